@@ -1,0 +1,1 @@
+"""DiffLM: synthetic structured data from latent diffusion and a language model."""

@@ -1,0 +1,1 @@
+"""Readers, schema and splits."""

@@ -1,0 +1,1 @@
+"""How good and how private synthetic data is."""

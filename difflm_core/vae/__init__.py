@@ -1,0 +1,1 @@
+"""The text-VAE: encoder, latent injection and language-model decoder."""
