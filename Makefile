@@ -1,0 +1,67 @@
+# Everything a person, the continuous integration and the README do, under one name each.
+# `make demo` and `make test` set up what they need on a fresh clone; nothing is installed by hand.
+
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= pipelines/configs/adult.yaml
+RUN    ?= runs/adult
+ARGS   ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+LOCK  := requirements.lock
+# What `make test` leaves out: long tests, and tests that need a GPU or start a Ray instance.
+TESTS := not slow and not gpu and not ray
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench docs lock clean
+
+help:  ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Create .venv with the locked versions (only when they changed)
+
+# The lock is a constraints file: pip takes exactly these versions, from whatever index and cache
+# it is configured to use.
+$(STAMP): pyproject.toml $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make setup PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,dev]'
+	@touch $@
+
+demo: setup  ## Adult from table to report: all six stages, then open the report
+	$(BIN)/difflm run $(CONFIG) --output $(RUN) $(ARGS)
+	$(BIN)/difflm report $(RUN) --open
+
+test: setup  ## Fast tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(TESTS)" $(ARGS)
+
+test-slow: setup  ## The tests that `make test` leaves out, on this machine
+	$(BIN)/python -m pytest -m "slow and not gpu and not ray" $(ARGS)
+
+check: setup  ## Lint, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup  ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## Quality and speed against the published tables (long; see benchmarks/)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup  ## Write docs/config.md from the configuration model
+	$(BIN)/difflm config docs > docs/config.md
+
+lock: setup  ## Write the versions installed in .venv to requirements.lock
+	@{ sed -n '/^#/p' $(LOCK); \
+	   $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
+	     --exclude wheel | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > $(LOCK).new
+	@mv $(LOCK).new $(LOCK)
+
+clean:  ## Remove the virtual environment and caches (runs are kept)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
