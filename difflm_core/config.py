@@ -1,0 +1,301 @@
+"""The configuration of a run: one typed model behind YAML, `--set` and Python.
+
+Precedence is defaults < YAML file < overrides (`section.key=value`). Every field has a
+description with its unit; `docs/config.md` is generated from them. Which stage reads which
+section is said by the type of the stage's `cfg` parameter (`RunConfig.section`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from difflm_core.errors import ConfigError
+
+SectionT = TypeVar("SectionT", bound="Section")
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+def _as_sequence(value: Any) -> Any:
+    if isinstance(value, str | int | float):
+        return (value,)
+    if isinstance(value, list):
+        # YAML reads an unquoted ? in a list as an empty mapping; as a text it can only mean "?".
+        return ["?" if item == {None: None} else item for item in cast("list[Any]", value)]
+    return value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_sequence)]
+
+
+class DataConfig(Section):
+    """Where the real records are, and how to read and split them."""
+
+    source: str | None = Field(
+        default=None,
+        description="Real records: a path, a glob or a URI (s3://, gs://) of CSV, TSV, JSONL or "
+        "Parquet files, also .gz or .zst. A relative path starts at the working directory.",
+    )
+    test_source: str | None = Field(
+        default=None,
+        description="Held-out records in files of their own, as for `source`; "
+        "`test_fraction` is then not used. null: split them off `source`.",
+    )
+    target: str | None = Field(
+        default=None,
+        description="Column that a downstream model predicts, for the utility score and the "
+        "schema. null: the schema's target, or none.",
+    )
+    schema_path: str | None = Field(
+        default=None,
+        description="A schema.json (`difflm schema infer`) or an SDV metadata JSON. "
+        "null: infer the schema from the records.",
+    )
+    valid_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the records kept for validation (early stopping), from 0 to 1.",
+    )
+    test_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the records kept for evaluation, never trained on, from 0 to 1.",
+    )
+    missing_values: Texts = Field(
+        default=(),
+        description="Spellings of a missing value, beside the empty field; such as ['?', 'N/A'].",
+    )
+    column_names: Texts | None = Field(
+        default=None,
+        description="Column names of a CSV or TSV file without a header line. "
+        "null: the first line holds them.",
+    )
+    delimiter: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="Character between the fields of a text table. null: by the file's suffix.",
+    )
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        test_fraction = 0.0 if self.test_source else self.test_fraction
+        if self.valid_fraction + test_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} "
+                "leave no records to train on; together they must stay below 1"
+            )
+        return self
+
+
+class CodecConfig(Section):
+    """How a record becomes tokens."""
+
+    digit_base: int = Field(
+        default=64,
+        ge=2,
+        le=1024,
+        description="Base of the rank digits that stand for a number, in values.",
+    )
+    max_value_tokens: int = Field(
+        default=64,
+        ge=1,
+        description="A number column with at most this many distinct values gets one token for "
+        "each of them, in tokens.",
+    )
+    max_text_tokens: int = Field(
+        default=128, ge=1, description="Longest free text kept of one field, in tokens."
+    )
+    text_vocab_size: int = Field(
+        default=512,
+        ge=257,
+        description="Vocabulary of the byte-level BPE for free text, in tokens.",
+    )
+    fit_rows: int = Field(
+        default=262_144,
+        ge=1,
+        description="Size of the uniform sample of training records that the codec is fitted to, "
+        "in rows.",
+    )
+    shard_rows: int = Field(
+        default=65_536, ge=1, description="Records in one shard file of the corpus, in rows."
+    )
+
+
+class SerializeConfig(Section):
+    """What the stage `serialize` reads: the sections `data` and `codec`."""
+
+    data: DataConfig = Field(default=DataConfig(), description="The section `data`.")
+    codec: CodecConfig = Field(default=CodecConfig(), description="The section `codec`.")
+
+
+class VaeConfig(Section):
+    """The text-VAE: encoder, decoder, and their training."""
+
+    batch_rows: int = Field(default=256, ge=1, description="Records in one training step, in rows.")
+
+
+class LatentsConfig(Section):
+    """How latents are extracted from the trained VAE."""
+
+    batch_rows: int = Field(default=1024, ge=1, description="Records encoded at once, in rows.")
+
+
+class DiffusionConfig(Section):
+    """The diffusion model on the latents, and its training."""
+
+    batch_rows: int = Field(
+        default=1024, ge=1, description="Latents in one training step, in rows."
+    )
+
+
+class GenerateConfig(Section):
+    """How much is generated, in what form, and how freely."""
+
+    num_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Records to generate, in rows. null: as many as the training table has.",
+    )
+    batch_rows: int = Field(default=1024, ge=1, description="Records decoded at once, in rows.")
+    shard_rows: int = Field(
+        default=65_536,
+        ge=1,
+        description="Records in one shard of the output, in rows. Each shard has its own random "
+        "numbers, so another value gives other records.",
+    )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="Softmax temperature, without unit; 1 keeps the learned distribution, less "
+        "is more typical and less diverse.",
+    )
+    top_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the probability mass kept at each token, from 0 to 1; 1 keeps all.",
+    )
+    format: Literal["parquet", "csv", "jsonl"] = Field(
+        default="parquet", description="File format of the synthetic records."
+    )
+    max_attempts: int = Field(
+        default=16,
+        ge=1,
+        description="Most tries for one record before the stage fails, in tries; each rejected "
+        "try is counted by column and reason.",
+    )
+
+
+class EvaluateConfig(Section):
+    """How the synthetic records are scored."""
+
+    scorer: Literal["strict", "paper"] = Field(
+        default="strict",
+        description="strict: no row is dropped, models are chosen on validation data; "
+        "paper: the protocol of the published tables, for comparison with them.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of the scorer's own models and samples, apart from the run's seed, so "
+        "that runs with different seeds are scored alike.",
+    )
+    max_rows: int = Field(
+        default=50_000,
+        ge=100,
+        description="Rows that enter metrics whose cost grows faster than the table (distances "
+        "between records), in rows.",
+    )
+
+
+class RuntimeConfig(Section):
+    """Where and how wide the work runs. It changes no result, and no fingerprint."""
+
+    num_workers: int = Field(
+        default=1, ge=1, description="Processes that share the work of a stage."
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads of each process. null: all cores, shared by the workers.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        examples=["auto", "cpu", "mps", "cuda", "cuda:0"],
+        description="Where the models run: auto, cpu, mps, cuda or cuda:N. auto: a GPU if there "
+        "is one.",
+    )
+
+
+class RunConfig(Section):
+    """Everything that a run needs; one section for each part of the pipeline."""
+
+    data: DataConfig = Field(
+        default=DataConfig(), description="Where the real records are, how they are split."
+    )
+    codec: CodecConfig = Field(default=CodecConfig(), description="How a record becomes tokens.")
+    vae: VaeConfig = Field(default=VaeConfig(), description="The text-VAE.")
+    latents: LatentsConfig = Field(
+        default=LatentsConfig(), description="Extraction of the latents."
+    )
+    diffusion: DiffusionConfig = Field(
+        default=DiffusionConfig(), description="The diffusion model on the latents."
+    )
+    generation: GenerateConfig = Field(
+        default=GenerateConfig(), description="The synthetic records."
+    )
+    evaluation: EvaluateConfig = Field(default=EvaluateConfig(), description="The scoring.")
+    runtime: RuntimeConfig = Field(
+        default=RuntimeConfig(), description="Where and how wide the work runs."
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of all randomness of the run; same seed, same result.",
+    )
+    output: str = Field(
+        default="runs/default",
+        description="Directory or URI of the run; each stage writes a folder in it.",
+    )
+
+    def section(self, config_type: type[SectionT]) -> SectionT:
+        """Return the part of the configuration that a stage with this `cfg` type reads.
+
+        Raises:
+            ConfigError: no section has that type.
+        """
+        if config_type is SerializeConfig:
+            return config_type.model_validate({"data": self.data, "codec": self.codec})
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, config_type):
+                return value
+        raise ConfigError(
+            f"No section of the configuration has the type {config_type.__name__}; a stage's "
+            f"`cfg` must be annotated with one of the section classes of difflm_core.config."
+        )
+
+    def require_source(self, origin: str = "the configuration") -> None:
+        """Check that there are records to learn from.
+
+        Raises:
+            ConfigError: `data.source` is not set.
+        """
+        if not self.data.source:
+            raise ConfigError(
+                f"{origin}: data.source is missing. Expected a path, a glob or a URI of CSV, TSV, "
+                "JSONL or Parquet files. Add `data: {source: my.csv}` or "
+                "`--set data.source=my.csv`."
+            )
