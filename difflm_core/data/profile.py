@@ -1,0 +1,451 @@
+"""What one pass over a column leaves behind: counts, spellings and candidates, in bounded memory.
+
+A profile takes the arrays of a column batch by batch. It decides nothing: `inference` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc_module
+import pyarrow.types as pat
+
+from difflm_core.data.datetimes import guess_formats, parse_text
+from difflm_core.data.hashing import DistinctCounter, hash_strings
+from difflm_core.data.spellings import INFINITE
+from difflm_core.data.storage_types import is_text_type
+
+pc: Any = pc_module
+
+MAX_TRACKED_VALUES = 10_000
+MAX_TRACKED_CHARACTERS = 1_000_000
+MAX_SPELLINGS = 1_000
+MAX_SAMPLE = 2_000
+
+INTEGER_REGEX = r"^[+-]?(0|[1-9][0-9]{0,18})$"
+NUMBER_REGEX = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_PADDED_REGEX = r"^[+-]?0[0-9]+$"
+
+
+class ValueCounts:
+    """Exact counts of values while there are few, and an approximate number of distinct ones."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] | None = {}
+        self.sample: list[str] = []
+        self._characters = 0
+        self._distinct = DistinctCounter()
+
+    def add(self, values: pa.Array, counts: npt.NDArray[np.int64]) -> None:
+        """Add different values (no nulls) with how often each occurs."""
+        self._distinct.add(hash_strings(values))
+        if len(self.sample) < MAX_SAMPLE:
+            self.sample.extend(values.slice(0, MAX_SAMPLE - len(self.sample)).to_pylist())
+        if self.counts is None:
+            return
+        if len(values) > MAX_TRACKED_VALUES:
+            self.counts = None
+            return
+        for value, count in zip(values.to_pylist(), counts.tolist(), strict=True):
+            before = self.counts.get(value)
+            if before is None:
+                self._characters += len(value)
+            self.counts[value] = (before or 0) + count
+        if len(self.counts) > MAX_TRACKED_VALUES or self._characters > MAX_TRACKED_CHARACTERS:
+            self.counts = None
+
+    @property
+    def num_distinct(self) -> int:
+        """Number of distinct values: exact up to 10,000, else within about 1 %."""
+        return self._distinct.estimate() if self.counts is None else len(self.counts)
+
+
+class RunningNumber:
+    """Whether the numbers of a column, in row order, are a sequence; and their range."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: int | None = None
+        self.last: int | None = None
+        self.minimum: int | None = None
+        self.maximum: int | None = None
+        self.step: int | None = None
+        self.is_sequence = True
+
+    def add(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Add the numbers of the next rows."""
+        if len(numbers) == 0:
+            return
+        low, high = int(numbers.min()), int(numbers.max())
+        self.minimum = low if self.minimum is None else min(self.minimum, low)
+        self.maximum = high if self.maximum is None else max(self.maximum, high)
+        self.count += len(numbers)
+        if self.is_sequence:
+            joined = numbers if self.last is None else np.concatenate(([self.last], numbers))
+            steps = np.diff(joined)
+            if len(steps):
+                if self.step is None:
+                    self.step = int(steps[0])
+                self.is_sequence = self.step > 0 and bool(np.all(steps == self.step))
+        if self.first is None:
+            self.first = int(numbers[0])
+        self.last = int(numbers[-1])
+
+
+class Decimals:
+    """How the fractions of a column are written."""
+
+    def __init__(self) -> None:
+        self.most: int | None = 0
+        self.spelled: set[int] = set()
+        self.has_plain_integral = False
+        self.has_fraction = False
+        self.has_exponent = False
+
+    def add_text(self, numbers: pa.Array) -> None:
+        """Add decimal numbers as text (with a point or an exponent)."""
+        exponent = pc.match_substring_regex(numbers, "[eE]")
+        if pc.any(exponent).as_py():
+            self.has_exponent = True
+            for text in numbers.filter(exponent).to_pylist():
+                self._raise_to(_decimals_with_exponent(text))
+            numbers = numbers.filter(pc.invert(exponent))
+        if not len(numbers):
+            return
+        point = pc.find_substring(numbers, ".")
+        digits = pc.if_else(
+            pc.equal(point, -1),
+            0,
+            pc.subtract(pc.subtract(pc.binary_length(numbers), point), 1),
+        )
+        lengths = np.unique(digits.to_numpy())
+        self.spelled.update(int(length) for length in lengths)
+        self._raise_to(int(lengths[-1]))
+        if not self.has_fraction:
+            fraction = pc.match_substring_regex(numbers, r"\.[0-9]*[1-9]")
+            self.has_fraction = bool(pc.any(fraction).as_py())
+
+    def add_floats(self, values: npt.NDArray[np.floating[Any]]) -> None:
+        """Add binary numbers: the decimals that are enough to write each one exactly."""
+        wide = values.astype(np.float64)
+        while self.most is not None and len(wide):
+            with np.errstate(over="ignore", invalid="ignore"):
+                rounded = np.round(wide, self.most).astype(values.dtype)
+            open_values = rounded != values
+            if not open_values.any():
+                break
+            self.has_fraction = True
+            wide, values = wide[open_values], values[open_values]
+            self._raise_to(self.most + 1)
+
+    def _raise_to(self, digits: int) -> None:
+        if self.most is not None:
+            self.most = None if digits > 15 else max(self.most, digits)
+
+
+def _decimals_with_exponent(text: str) -> int:
+    mantissa, _, exponent = text.lower().partition("e")
+    fraction = len(mantissa.partition(".")[2].rstrip("0"))
+    return max(0, fraction - int(exponent))
+
+
+class ColumnProfile:
+    """All that is known of one column of the source."""
+
+    def __init__(self, name: str, storage: pa.DataType, missing: frozenset[str]) -> None:
+        self.name = name
+        self.storage = storage
+        self.missing = missing
+        self.num_rows = 0
+        self.num_null = 0
+        self.num_empty = 0
+        self.num_declared_missing: dict[str, int] = {}
+        self.num_integer = self.num_padded = self.num_big = self.num_decimal = self.num_other = 0
+        self.num_infinite = 0
+        self.num_characters = self.num_words = 0
+        self.values = ValueCounts()
+        self.others: dict[str, int] | None = {}
+        self.formats: dict[tuple[str, str], int] = {}
+        self.decimals = Decimals()
+        self.running = RunningNumber()
+        self.tails: RunningNumber | None = RunningNumber()
+        self.all_compact_dates = True
+        self.has_unsafe_integers = False
+
+    @property
+    def num_present(self) -> int:
+        """Rows that are not null, empty or of a declared missing spelling."""
+        return (
+            self.num_rows - self.num_null - self.num_empty - sum(self.num_declared_missing.values())
+        )
+
+    @property
+    def is_dictionary(self) -> bool:
+        """Whether the source stores the column dictionary-encoded (a pandas category)."""
+        return pat.is_dictionary(self.storage)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the source stores the column as text."""
+        return is_text_type(self.storage)
+
+    def add(self, array: pa.Array) -> None:
+        """Take the next rows of the column."""
+        self.num_rows += len(array)
+        if self.is_dictionary:
+            array = array.cast(self.storage.value_type)
+            if not is_text_type(array.type):
+                array = array.cast(pa.string())
+            self._add_text(array)
+        elif self.is_text:
+            self._add_text(array)
+        elif pat.is_integer(self.storage) or pat.is_decimal(self.storage):
+            self._add_integers(array)
+        elif pat.is_floating(self.storage):
+            self._add_floats(array)
+        else:
+            self.num_null += array.null_count
+            present = array.drop_null()
+            if pat.is_temporal(self.storage) and len(present):
+                present = present.cast(pa.int64() if present.type.bit_width == 64 else pa.int32())
+            self._count(present.cast(pa.string()))
+
+    # Text ------------------------------------------------------------------------------------
+
+    def _count(self, texts: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+        """Count present values; return the different ones with their counts."""
+        found = pc.value_counts(texts)
+        unique, counts = found.field(0), found.field(1).to_numpy()
+        if len(unique):
+            self.values.add(unique, counts)
+        return unique, counts
+
+    def _add_text(self, array: pa.Array) -> None:
+        if not pat.is_string(array.type):
+            array = array.cast(pa.string())
+        self.num_null += array.null_count
+        present = array.drop_null() if array.null_count else array
+        found = pc.value_counts(present)
+        unique, counts = found.field(0), found.field(1).to_numpy()
+        trimmed = pc.utf8_trim_whitespace(unique)
+        empty = pc.equal(trimmed, "").to_numpy(zero_copy_only=False)
+        keep = ~empty
+        self.num_empty += int(counts[empty].sum())
+        if self.missing:
+            declared = pc.is_in(trimmed, pa.array(sorted(self.missing))).to_numpy(
+                zero_copy_only=False
+            )
+            for at in np.flatnonzero(declared & keep):
+                spelling = trimmed[int(at)].as_py()
+                tally = self.num_declared_missing
+                tally[spelling] = tally.get(spelling, 0) + int(counts[at])
+            keep &= ~declared
+        if not keep.all():
+            mask = pa.array(keep)
+            unique, trimmed, counts = unique.filter(mask), trimmed.filter(mask), counts[keep]
+        if not len(unique):
+            return
+        self.values.add(unique, counts)
+        self._classify(trimmed, counts)
+
+    def _classify(self, texts: pa.Array, counts: npt.NDArray[np.int64]) -> None:
+        """Sort different non-empty texts into integers, decimals and others."""
+        integer, number = _number_masks(texts)
+        if number.any():
+            self._add_numbers(texts, counts, integer, number)
+        other = ~number
+        if not other.any():
+            return
+        texts, counts = texts.filter(pa.array(other)), counts[other]
+        self.num_other += int(counts.sum())
+        self.num_characters += int((pc.utf8_length(texts).to_numpy() * counts).sum())
+        words = pc.add(pc.count_substring_regex(texts, r"\s+"), 1)
+        self.num_words += int((words.to_numpy() * counts).sum())
+        if self.others is not None:
+            if len(self.others) + len(texts) > MAX_SPELLINGS:
+                self.others = None
+            else:
+                for text, count in zip(texts.to_pylist(), counts.tolist(), strict=True):
+                    self.others[text] = self.others.get(text, 0) + count
+                    self.num_infinite += count if text.lower() in INFINITE else 0
+        self._add_formats(texts, counts)
+        self._add_tails(texts)
+
+    def _add_numbers(
+        self,
+        texts: pa.Array,
+        counts: npt.NDArray[np.int64],
+        integer: npt.NDArray[np.bool_],
+        number: npt.NDArray[np.bool_],
+    ) -> None:
+        self.all_compact_dates = self.all_compact_dates and bool(number.all())
+        decimal = number & ~integer
+        if integer.any():
+            self._add_integer_texts(texts.filter(pa.array(integer)), counts[integer])
+        if decimal.any():
+            chosen, tally = texts.filter(pa.array(decimal)), counts[decimal]
+            self.all_compact_dates = False
+            padded = pc.match_substring_regex(chosen, _PADDED_REGEX).to_numpy(zero_copy_only=False)
+            big = pc.match_substring_regex(chosen, r"^[+-]?[1-9][0-9]{18,}$").to_numpy(
+                zero_copy_only=False
+            )
+            self.num_padded += int(tally[padded].sum())
+            self.num_big += int(tally[big].sum())
+            real = ~padded & ~big
+            self.num_decimal += int(tally[real].sum())
+            if real.any():
+                self.decimals.add_text(chosen.filter(pa.array(real)))
+            self._add_tails(chosen.filter(pa.array(padded)))
+
+    def _add_integer_texts(self, texts: pa.Array, counts: npt.NDArray[np.int64]) -> None:
+        numbers, fits = _to_int64(texts)
+        self.num_integer += int(counts[fits].sum())
+        self.num_big += int(counts[~fits].sum())
+        self.decimals.has_plain_integral = True
+        self._note_integers(numbers)
+
+    def _note_integers(self, numbers: npt.NDArray[np.int64]) -> None:
+        self.running.add(numbers)
+        if self.all_compact_dates and len(numbers):
+            low, high = int(numbers.min()), int(numbers.max())
+            self.all_compact_dates = low >= 19000101 and high <= 21001231 and compact_dates_valid(
+                numbers
+            )
+
+    def _add_formats(self, texts: pa.Array, counts: npt.NDArray[np.int64]) -> None:
+        """Count the cells that fit each date format that any early cell fits."""
+        if not self.formats:
+            if self.num_other > 100_000:
+                return
+            for text in texts.slice(0, 50).to_pylist():
+                for guess in guess_formats(text):
+                    self.formats.setdefault(guess, 0)
+        for kind, fmt in list(self.formats):
+            parsed = parse_text(texts, fmt)
+            hits = int(counts[parsed.is_valid().to_numpy(zero_copy_only=False)].sum())
+            self.formats[kind, fmt] += hits
+        if len(self.formats) > 1 and self.num_other > 1_000:
+            best = max(self.formats.values())
+            self.formats = {key: hits for key, hits in self.formats.items() if hits >= best * 0.5}
+
+    def _add_tails(self, texts: pa.Array) -> None:
+        """Follow the number at the end of codes such as `CUST-000123`."""
+        if self.tails is None or not len(texts):
+            return
+        if self.values.counts is not None and len(self.values.counts) < self.num_rows * 0.5:
+            self.tails = None
+            return
+        found = pc.extract_regex(texts, r"(?P<tail>[0-9]{1,18})$").drop_null()
+        if len(found) < len(texts) * 0.9:
+            self.tails = None
+            return
+        self.tails.add(found.field(0).cast(pa.int64()).to_numpy())
+
+    # Typed columns ---------------------------------------------------------------------------
+
+    def _drop_declared(self, array: pa.Array) -> pa.Array:
+        """Drop nulls and the numbers that are declared to mean missing."""
+        self.num_null += array.null_count
+        present = array.drop_null() if array.null_count else array
+        for spelling in sorted(self.missing):
+            try:
+                number = pa.scalar(float(spelling)).cast(present.type)
+            except (ValueError, pa.ArrowInvalid):
+                continue
+            equal = pc.equal(present, number)
+            hits = pc.sum(equal).as_py() or 0
+            if hits:
+                tally = self.num_declared_missing
+                tally[spelling] = tally.get(spelling, 0) + hits
+                present = present.filter(pc.invert(equal))
+        return present
+
+    def _add_integers(self, array: pa.Array) -> None:
+        present = self._drop_declared(array)
+        if not len(present):
+            return
+        if pat.is_decimal(self.storage) and self.storage.scale > 0:
+            self._add_float_values(present.cast(pa.float64()).to_numpy())
+            return
+        try:
+            numbers = present.cast(pa.int64())
+        except pa.ArrowInvalid:
+            self.num_big += len(present)
+            self._count(present.cast(pa.string()))
+            return
+        unique, _ = self._count_numbers(numbers)
+        self.num_integer += len(present)
+        del unique
+        self._note_integers(numbers.to_numpy())
+
+    def _count_numbers(self, numbers: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+        found = pc.value_counts(numbers)
+        unique, counts = found.field(0), found.field(1).to_numpy()
+        self.values.add(unique.cast(pa.string()), counts)
+        return unique, counts
+
+    def _add_floats(self, array: pa.Array) -> None:
+        if pat.is_float16(array.type):
+            array = array.cast(pa.float32())
+        nan = pc.is_nan(array)
+        array = pc.if_else(nan, None, array) if pc.any(nan).as_py() else array
+        self._add_float_values(self._drop_declared(array).to_numpy())
+
+    def _add_float_values(self, values: npt.NDArray[np.floating[Any]]) -> None:
+        infinite = np.isinf(values)
+        if infinite.any():
+            self.num_infinite += int(infinite.sum())
+            values = values[~infinite]
+        if not len(values):
+            return
+        self._count(pa.array(values).cast(pa.string()))
+        self.decimals.add_floats(values)
+        if not self.decimals.has_fraction:
+            if np.abs(values).max() > 2**53:
+                self.has_unsafe_integers = True
+            else:
+                self.running.add(values.astype(np.int64))
+        self.num_decimal += len(values)
+
+
+def _number_masks(texts: pa.Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which texts are integers (no leading zeros, at most 19 digits), and which are numbers."""
+    try:
+        # Fast path: everything converts. Words such as nan and inf convert too, hence the check.
+        finite = np.isfinite(texts.cast(pa.float64()).to_numpy()).all()
+    except pa.ArrowInvalid:
+        finite = False
+    if finite:
+        number = np.ones(len(texts), dtype=bool)
+    else:
+        number = pc.match_substring_regex(texts, NUMBER_REGEX).to_numpy(zero_copy_only=False)
+    integer = pc.match_substring_regex(texts, INTEGER_REGEX).to_numpy(zero_copy_only=False)
+    return integer & number, number
+
+
+def _to_int64(texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Parse integers of at most 19 digits; the mask says which ones fit 64 bits."""
+    plain = pc.utf8_ltrim(texts, "+")
+    try:
+        return plain.cast(pa.int64()).to_numpy(), np.ones(len(texts), dtype=bool)
+    except pa.ArrowInvalid:
+        exact = [int(text) for text in plain.to_pylist()]
+        fits = np.array([-(2**63) <= number < 2**63 for number in exact])
+        return np.array([n for n in exact if -(2**63) <= n < 2**63], dtype=np.int64), fits
+
+
+def compact_dates_valid(numbers: npt.NDArray[np.int64]) -> bool:
+    """Whether all integers are calendar days written as YYYYMMDD."""
+    texts = pa.array(numbers).cast(pa.string())
+    return parse_text(texts, "%Y%m%d").null_count == 0
+
+
+def spellings_by_count(counts: Mapping[str, int]) -> list[str]:
+    """Spellings, the most frequent first."""
+    return [text for text, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
