@@ -16,10 +16,26 @@ from difflm_core.errors import ConfigError
 SectionT = TypeVar("SectionT", bound="Section")
 
 
+# For `Field(json_schema_extra=...)` of a setting that changes how a stage works, never its result.
+NOT_IN_FINGERPRINT: dict[str, Any] = {"fingerprint": False}
+
+
 class Section(BaseModel):
     """A part of the configuration: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return the values that decide a result, as JSON values."""
+        values = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            inner = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("fingerprint") is False:
+                del values[name]
+            elif isinstance(inner, Section):
+                values[name] = inner.fingerprint_values()
+        return values
 
 
 def _as_sequence(value: Any) -> Any:
@@ -286,6 +302,14 @@ class RunConfig(Section):
             f"No section of the configuration has the type {config_type.__name__}; a stage's "
             f"`cfg` must be annotated with one of the section classes of difflm_core.config."
         )
+
+    @classmethod
+    def section_name(cls, config_type: type[Section]) -> str | None:
+        """Return the key of the section with this type; None for one with no key of its own."""
+        for name, field in cls.model_fields.items():
+            if field.annotation is config_type:
+                return name
+        return None
 
     def require_source(self, origin: str = "the configuration") -> None:
         """Check that there are records to learn from.

@@ -8,6 +8,7 @@ once: `atomic_output` writes to a temporary local file, then renames it (local) 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob as globbing
 import hashlib
 import os
@@ -221,6 +222,48 @@ def remove_temporary_files(uri: str | os.PathLike[str]) -> None:
     if is_local(uri):
         for path in local_path(uri).rglob(f"*{TEMPORARY_SUFFIX}"):
             path.unlink(missing_ok=True)
+
+
+class LockedError(Exception):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def lock(uri: str | os.PathLike[str]) -> Generator[None]:
+    """Hold a lock file on this machine's disk; the end of the process releases it.
+
+    A remote URI, or a file system without locks, is not locked.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        fcntl = None
+    if fcntl is None or not is_local(uri):
+        yield
+        return
+    path = local_path(uri)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(str(path)) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Tell whether an error means that no space is left."""
+    # Rust and C++ writers wrap the system's error in their own types and keep only its text.
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or os.strerror(errno.ENOSPC) in str(error)
 
 
 def sha256(uri: str | os.PathLike[str]) -> str:

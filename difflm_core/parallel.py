@@ -1,0 +1,207 @@
+"""The two ways work spreads: a group of training workers, and independent shards.
+
+A `Launcher` has two verbs. `run_workers` runs one function in a group with rank and world size
+(training). `map_shards` hands out shards, each written to a temporary name and renamed, existing
+ones skipped (serialize, extract latents, generate). `LocalLauncher` does both on this machine; a
+cluster brings its own. What a shard holds depends on its index alone, so the number of workers
+never changes a result.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from difflm_core import storage
+from difflm_core.errors import StageError
+
+_LOGGER = logging.getLogger("difflm.parallel")
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """Place of a worker in its group."""
+
+    rank: int
+    world_size: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One independent piece of work.
+
+    Attributes:
+        index: position among all shards; with the run's seed it decides the shard's randomness.
+        output: URI of the file that exists exactly when the shard is done.
+        payload: what else the worker must know (plain values: they travel between processes).
+    """
+
+    index: int
+    output: str
+    payload: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+# Writes `shard.output` (last, through `storage.atomic_output`) and returns the number of rows.
+ShardWorker = Callable[[Shard], int]
+OnDone = Callable[[Shard, int], None]
+
+
+class Launcher(Protocol):
+    """Where the work of a stage runs."""
+
+    def run_workers(
+        self, function: Callable[[WorkerInfo], ResultT], num_workers: int = 1
+    ) -> list[ResultT]:
+        """Run `function` in a group of workers and return their results in the order of ranks."""
+        ...
+
+    def map_shards(
+        self,
+        make_worker: Callable[[], ShardWorker],
+        shards: Sequence[Shard],
+        num_workers: int = 1,
+        on_done: OnDone | None = None,
+    ) -> None:
+        """Do every shard whose output does not exist yet.
+
+        Args:
+            make_worker: builds a worker once in each process (loads the model, say). For more
+                than one process it must be picklable: a module-level function, a
+                `functools.partial` of one, or an object of a module-level class.
+            shards: what to do.
+            num_workers: processes that share the shards.
+            on_done: called in this process with each shard done now and its number of rows.
+        """
+        ...
+
+
+class LocalLauncher:
+    """Runs everything on this machine.
+
+    Training runs in this process. Shards run in this process for one worker, in spawned processes
+    for more, each with its share of the cores.
+    """
+
+    def run_workers(
+        self, function: Callable[[WorkerInfo], ResultT], num_workers: int = 1
+    ) -> list[ResultT]:
+        """Run `function` once, in this process; see `Launcher.run_workers`."""
+        if num_workers > 1:
+            _LOGGER.info(
+                "Training runs in this process, not in %d; a group needs Ray.", num_workers
+            )
+        return [function(WorkerInfo(rank=0, world_size=1))]
+
+    def map_shards(
+        self,
+        make_worker: Callable[[], ShardWorker],
+        shards: Sequence[Shard],
+        num_workers: int = 1,
+        on_done: OnDone | None = None,
+    ) -> None:
+        """Do every shard whose output does not exist yet; see `Launcher.map_shards`.
+
+        Raises:
+            StageError: a worker process died, or a worker did not write its output.
+        """
+        missing = [shard for shard in shards if not storage.exists(shard.output)]
+        if not missing:
+            return
+        if min(num_workers, len(missing)) == 1:
+            worker = make_worker()
+            for shard in missing:
+                num_rows = _do_shard(worker, shard)
+                if on_done:
+                    on_done(shard, num_rows)
+            return
+        _map_in_processes(make_worker, missing, min(num_workers, len(missing)), on_done)
+
+
+def set_threads(num_threads: int) -> None:
+    """Limit the threads of this process, for what is loaded and what will be loaded."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(num_threads)
+    os.environ["RAYON_NUM_THREADS"] = str(num_threads)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(num_threads)
+
+
+def _do_shard(worker: ShardWorker, shard: Shard) -> int:
+    num_rows = worker(shard)
+    if not storage.exists(shard.output):
+        raise StageError(f"Shard {shard.index} was done, but its file {shard.output} is not there.")
+    return num_rows
+
+
+@dataclass
+class _PoolProcess:
+    """What a process of the pool keeps between shards."""
+
+    make_worker: Callable[[], ShardWorker] | None = None
+    worker: ShardWorker | None = None
+
+
+_POOL_PROCESS = _PoolProcess()
+
+
+def _start_process(make_worker: Callable[[], ShardWorker], num_threads: int) -> None:
+    set_threads(num_threads)
+    # Ctrl-C reaches every process of the group; the parent alone speaks about it.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    _POOL_PROCESS.make_worker = make_worker
+
+
+def _do_shard_in_process(shard: Shard) -> int:
+    # Built with the first shard rather than at the start of the process, so that an error of
+    # `make_worker` travels back like any other.
+    state = _POOL_PROCESS
+    if state.worker is None:
+        assert state.make_worker is not None  # noqa: S101 - set by the pool's initializer
+        state.worker = state.make_worker()
+    return _do_shard(state.worker, shard)
+
+
+def _map_in_processes(
+    make_worker: Callable[[], ShardWorker],
+    shards: Sequence[Shard],
+    num_workers: int,
+    on_done: OnDone | None,
+) -> None:
+    num_threads = max(1, (os.cpu_count() or 1) // num_workers)
+    pool = ProcessPoolExecutor(
+        num_workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_process,
+        initargs=(make_worker, num_threads),
+    )
+    try:
+        futures = {pool.submit(_do_shard_in_process, shard): shard for shard in shards}
+        _collect(futures, on_done)
+    except BrokenProcessPool:
+        raise StageError(
+            f"One of {num_workers} worker processes ended before its work was done (killed, or "
+            "out of memory). Run the same command again: finished shards are kept. Fewer workers "
+            "(--set runtime.num_workers=1) need less memory."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collect(futures: Mapping[Future[int], Shard], on_done: OnDone | None) -> None:
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            num_rows = future.result()
+            if on_done:
+                on_done(futures[future], num_rows)

@@ -1,0 +1,425 @@
+"""A stage: defined once by a function, run by `run_stage` in every place.
+
+    def train_diffusion(
+        ctx: StageContext, cfg: DiffusionConfig, latents: Latents, vae: VaeCheckpoint
+    ) -> GeneratorBundle: ...
+
+    STAGE = Stage(train_diffusion, version=1)
+
+Name, configuration, inputs and kind of output come from the signature. `run_stage` alone checks
+inputs, reuses finished output, resumes half-finished output, refuses output of another
+configuration, runs the function and commits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import logging
+import time
+import typing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from difflm_core import provenance, storage
+from difflm_core.artifacts import (
+    CONFIG_NAME,
+    LOCK_NAME,
+    MANIFEST_NAME,
+    METRICS_NAME,
+    STARTED_NAME,
+    Artifact,
+    ArtifactWriter,
+    InputEntry,
+    Manifest,
+    Provenance,
+    content_hash,
+    read_manifest,
+)
+from difflm_core.config import RunConfig, RuntimeConfig, Section
+from difflm_core.config_file import to_yaml
+from difflm_core.errors import ArtifactError, StageError
+from difflm_core.parallel import Launcher, LocalLauncher, set_threads
+from difflm_core.progress import JsonLines, Progress, Sink
+from difflm_core.recipe import describe_changes, fingerprint, source_hashes
+
+_LOGGER = logging.getLogger("difflm.stage")
+ArtifactT = TypeVar("ArtifactT", bound=Artifact)
+PlanStatus = Literal["run", "reuse", "resume", "replace"]
+
+
+class Stage:
+    """A step of the pipeline, described by the signature of its function.
+
+    Attributes:
+        function: `verb_noun(ctx, cfg, **inputs) -> output`.
+        version: raise it whenever the same configuration and inputs would give other content.
+        name: the function's name with dashes, as on the command line.
+        config_type: type of `cfg`, a section of the configuration.
+        inputs: name and kind of each input artifact.
+        output: kind of the artifact it makes.
+        summary: first line of the function's docstring.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Artifact],
+        version: int = 1,
+        sources: Callable[[Any], Sequence[str]] | None = None,
+    ) -> None:
+        """Describe a stage.
+
+        Args:
+            function: what it does.
+            version: version of what it does.
+            sources: lists, from `cfg`, the paths, globs or URIs that it reads beside its input
+                artifacts; their contents join the fingerprint.
+        """
+        self.function = function
+        self.version = version
+        self.sources = sources
+        self.name = function.__name__.replace("_", "-")
+        self.summary = (inspect.getdoc(function) or "").partition("\n")[0]
+        hints = typing.get_type_hints(function)
+        names = list(inspect.signature(function).parameters)
+        if names[:2] != ["ctx", "cfg"]:
+            raise TypeError(f"{function.__name__}: the first parameters must be ctx and cfg")
+        self.config_type: type[Section] = hints["cfg"]
+        self.output: type[Artifact] = hints["return"]
+        self.inputs: dict[str, type[Artifact]] = {name: hints[name] for name in names[2:]}
+
+    def __repr__(self) -> str:
+        return f"Stage({self.name}, version={self.version})"
+
+
+@dataclass
+class StageContext:
+    """What a stage's function works with.
+
+    Attributes:
+        output: writes the payload.
+        launcher: spreads the work.
+        progress: takes reports and events.
+        seed: seed of the run; derive every generator from it and a global index.
+        runtime: workers, threads and device.
+    """
+
+    output: ArtifactWriter
+    launcher: Launcher
+    progress: Progress
+    seed: int
+    runtime: RuntimeConfig
+    _finish: Callable[[type[Artifact], dict[str, Any]], Manifest] = field(repr=False)
+
+    def finish(self, kind: type[ArtifactT], **summary: Any) -> ArtifactT:
+        """Describe the finished payload; the last statement of a stage is `return ctx.finish(...)`.
+
+        Args:
+            kind: kind of the artifact.
+            summary: reproducible headline values (JSON) for the manifest, such as `num_rows`.
+        """
+        return kind(self.output.uri, self._finish(kind, summary))
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What `run_stage` would do with an output directory."""
+
+    stage: str
+    uri: str
+    status: PlanStatus
+
+
+def make_recipe(
+    stage: Stage, cfg: Section, inputs: Mapping[str, Artifact], seed: int
+) -> dict[str, Any]:
+    """Collect what decides the content of a stage's output, as JSON values."""
+    values = cfg.fingerprint_values()
+    section = RunConfig.section_name(stage.config_type)
+    sources = stage.sources(cfg) if stage.sources else ()
+    return {
+        "stage": stage.name,
+        "version": stage.version,
+        "config": {section: values} if section else values,
+        "seed": seed,
+        "inputs": {name: artifact.manifest.content_hash for name, artifact in inputs.items()},
+        "sources": source_hashes(sources),
+    }
+
+
+def plan_stage(
+    stage: Stage, recipe: Mapping[str, Any], output_uri: str, fresh: bool = False
+) -> StagePlan:
+    """Decide what to do with an output directory.
+
+    Raises:
+        StageError: it holds something that must not be replaced, or (without `fresh`) the output
+            of another configuration.
+        ArtifactError: its manifest is damaged.
+    """
+    if storage.exists(output_uri) and not storage.is_dir(output_uri):
+        raise StageError(
+            f"{output_uri}: this is a file, but {stage.name} needs a folder for its output."
+        )
+    names = [info.path for info in storage.list_files(output_uri) if info.path != LOCK_NAME]
+    if not names:
+        return StagePlan(stage.name, output_uri, "run")
+    finished = MANIFEST_NAME in names
+    found = _found_recipe(stage, output_uri, names, fresh)
+    if found.get("stage") != stage.name:
+        raise StageError(
+            f"{output_uri}: this folder holds the output of {found.get('stage')}, not of "
+            f"{stage.name}. Choose another output folder."
+        )
+    if fresh or found.get("discarded"):
+        return StagePlan(stage.name, output_uri, "replace")
+    if fingerprint(found) != fingerprint(recipe):
+        state = "has finished" if finished else "was begun"
+        raise StageError(
+            f"{output_uri}: {stage.name} {state} here with other settings:\n"
+            + "\n".join(f"  {line}" for line in describe_changes(found, recipe))
+            + "\nChoose another output folder, or add --fresh to replace this one."
+        )
+    return StagePlan(stage.name, output_uri, "reuse" if finished else "resume")
+
+
+def _found_recipe(
+    stage: Stage, output_uri: str, names: Sequence[str], fresh: bool
+) -> dict[str, Any]:
+    if MANIFEST_NAME in names:
+        try:
+            return read_manifest(output_uri, stage.output.kind()).recipe
+        except ArtifactError:
+            if fresh and _is_ours(output_uri, stage):
+                return {"stage": stage.name}
+            raise
+    if STARTED_NAME in names:
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            text = storage.read_text(storage.join(output_uri, STARTED_NAME))
+            return dict(json.loads(text))
+    shown = ", ".join(sorted({name.partition("/")[0] for name in names})[:3])
+    raise StageError(
+        f"{output_uri}: this folder holds files that no stage wrote ({shown}). "
+        f"{stage.name} writes only into an empty folder or its own. Choose another output folder."
+    )
+
+
+def _is_ours(output_uri: str, stage: Stage) -> bool:
+    """Tell whether a damaged manifest still says which stage wrote it."""
+    text = storage.read_text(storage.join(output_uri, MANIFEST_NAME))
+    return f'"{stage.name}"' in text
+
+
+def _discard(stage: Stage, output_uri: str) -> None:
+    """Empty an output folder, so that a kill in between never leaves half of it in use."""
+    mark = {"stage": stage.name, "discarded": True}
+    storage.write_text(storage.join(output_uri, STARTED_NAME), json.dumps(mark) + "\n")
+    storage.remove(storage.join(output_uri, MANIFEST_NAME))
+    for info in storage.list_files(output_uri):
+        if info.path not in (STARTED_NAME, LOCK_NAME):
+            storage.remove(storage.join(output_uri, info.path))
+
+
+def open_inputs(
+    stage: Stage, inputs: Mapping[str, str | Artifact], verify: bool = True
+) -> dict[str, Artifact]:
+    """Open the input artifacts of a stage, in the order of its signature.
+
+    Raises:
+        StageError: an input is not given, or one too many is.
+        ArtifactError: an input is missing, unfinished, of another kind or format, or damaged.
+    """
+    missing = [name for name in stage.inputs if name not in inputs]
+    unknown = [name for name in inputs if name not in stage.inputs]
+    if missing or unknown:
+        expected = ", ".join(f"{name} ({kind.kind()})" for name, kind in stage.inputs.items())
+        found = ", ".join(inputs) or "none"
+        raise StageError(f"{stage.name}: expected the inputs {expected or 'none'}; found {found}.")
+    opened: dict[str, Artifact] = {}
+    for name, kind in stage.inputs.items():
+        given = inputs[name]
+        uri = given.uri if isinstance(given, Artifact) else given
+        opened[name] = kind.open(uri, verify=verify)
+    return opened
+
+
+def run_stage(
+    stage: Stage,
+    cfg: Section,
+    inputs: Mapping[str, str | Artifact],
+    output_uri: str,
+    launcher: Launcher | None = None,
+    *,
+    seed: int = 0,
+    runtime: RuntimeConfig | None = None,
+    fresh: bool = False,
+    sinks: Sequence[Sink] = (),
+) -> Artifact:
+    """Run a stage, or reuse what it has made.
+
+    Args:
+        stage: what to run.
+        cfg: its section of the configuration.
+        inputs: URI (or artifact) of each input, by name.
+        output_uri: directory of the output.
+        launcher: where the work runs; this process by default.
+        seed: seed of the run.
+        runtime: workers, threads, device; no part of the fingerprint.
+        fresh: replace an earlier output of this stage instead of reusing or refusing it.
+        sinks: where progress goes, beside the output's metrics.jsonl.
+
+    Returns:
+        The complete artifact.
+
+    Raises:
+        StageError: the output folder holds something else or was made with other settings, or the
+            stage could not finish.
+        ArtifactError: an input, or the output that would be reused, is damaged or unfinished.
+    """
+    runtime = runtime or RuntimeConfig()
+    opened = open_inputs(stage, inputs, verify=False)
+    recipe = make_recipe(stage, cfg, opened, seed)
+    plan = plan_stage(stage, recipe, output_uri, fresh)
+    writer = ArtifactWriter(output_uri)
+    if plan.status == "reuse":
+        artifact = stage.output.open(output_uri, verify=True)
+        writer.clear_leftovers()
+        _LOGGER.info("%s: finished before, reused from %s", stage.name, output_uri)
+        return artifact
+    for artifact in opened.values():
+        artifact.verify()
+    with _explain_full_disk(stage, output_uri):
+        storage.make_dir(output_uri)
+        with _locked(stage, output_uri), _metrics_file(output_uri) as metrics:
+            if plan.status == "replace":
+                _discard(stage, output_uri)
+            verb = "continues in" if plan.status == "resume" else "writes"
+            _LOGGER.info("%s: %s %s", stage.name, verb, output_uri)
+            storage.remove_temporary_files(output_uri)
+            storage.write_text(writer.path(STARTED_NAME), json.dumps(recipe, indent=2) + "\n")
+            storage.write_text(writer.path(CONFIG_NAME), to_yaml(cfg))
+            if runtime.threads:
+                set_threads(runtime.threads)
+            return _run_and_commit(
+                stage,
+                cfg,
+                opened,
+                recipe,
+                writer,
+                launcher or LocalLauncher(),
+                seed,
+                runtime,
+                Progress([*sinks, JsonLines(metrics)]),
+            )
+
+
+def _run_and_commit(
+    stage: Stage,
+    cfg: Section,
+    inputs: Mapping[str, Artifact],
+    recipe: dict[str, Any],
+    writer: ArtifactWriter,
+    launcher: Launcher,
+    seed: int,
+    runtime: RuntimeConfig,
+    progress: Progress,
+) -> Artifact:
+    start = time.monotonic()
+    provenance.reset_peak_memory()
+
+    def describe(kind: type[Artifact], summary: dict[str, Any]) -> Manifest:
+        files = writer.describe_files()
+        return Manifest(
+            kind=kind.kind(),
+            format_version=kind.format_version,
+            stage=stage.name,
+            stage_version=stage.version,
+            fingerprint=fingerprint(recipe),
+            content_hash=content_hash(files),
+            recipe=recipe,
+            inputs={name: _input_entry(artifact) for name, artifact in inputs.items()},
+            files=files,
+            summary=summary,
+            provenance=Provenance(
+                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                duration_seconds=round(time.monotonic() - start, 3),
+                peak_memory_bytes=provenance.peak_memory_bytes(),
+                num_workers=runtime.num_workers,
+                versions=provenance.library_versions(),
+                git_commit=provenance.git_commit(),
+            ),
+        )
+
+    ctx = StageContext(writer, launcher, progress, seed, runtime, describe)
+    result = stage.function(ctx, cfg, **inputs)
+    if not isinstance(result, stage.output):
+        raise TypeError(
+            f"{stage.name} returned {type(result).__name__}, expected {stage.output.__name__}; "
+            "a stage ends with `return ctx.finish(...)`"
+        )
+    done = result.manifest.provenance
+    progress.event(
+        "stage_finished",
+        stage=stage.name,
+        duration_seconds=done.duration_seconds,
+        rows=sum(entry.rows or 0 for entry in result.manifest.files),
+        peak_memory_bytes=done.peak_memory_bytes,
+        content_hash=result.manifest.content_hash,
+    )
+    writer.commit(result.manifest)
+    return result
+
+
+def _input_entry(artifact: Artifact) -> InputEntry:
+    return InputEntry(
+        uri=artifact.uri,
+        kind=artifact.kind(),
+        content_hash=artifact.manifest.content_hash,
+        manifest_sha256=storage.sha256(artifact.path(MANIFEST_NAME)),
+    )
+
+
+@contextlib.contextmanager
+def _metrics_file(output_uri: str) -> Generator[Path]:
+    """Give a local file for events; for a remote output it is appended at the end."""
+    if storage.is_local(output_uri):
+        yield storage.local_path(output_uri) / METRICS_NAME
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="difflm-") as folder:
+        path = Path(folder) / METRICS_NAME
+        path.touch()
+        try:
+            yield path
+        finally:
+            storage.append_text(storage.join(output_uri, METRICS_NAME), path.read_text("utf-8"))
+
+
+@contextlib.contextmanager
+def _locked(stage: Stage, output_uri: str) -> Generator[None]:
+    try:
+        with storage.lock(storage.join(output_uri, LOCK_NAME)):
+            yield
+    except storage.LockedError:
+        raise StageError(
+            f"{output_uri}: another process is writing the output of {stage.name} here. "
+            "Wait for it, or choose another output folder."
+        ) from None
+
+
+@contextlib.contextmanager
+def _explain_full_disk(stage: Stage, output_uri: str) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not storage.is_full_disk(error):
+            raise
+        raise StageError(
+            f"{output_uri}: no space is left for the output of {stage.name}. Free some, then run "
+            "the same command again: what was written is kept, and it continues there."
+        ) from None
