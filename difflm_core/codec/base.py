@@ -1,0 +1,70 @@
+"""What every codec does: records to tokens and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from difflm_core.codec.grammar import Grammar
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Records as tokens.
+
+    Attributes:
+        ids: Token ids, shape [B, T], int32.
+        residuals: Where inside its token's cell each value lies, shape [B, F], in [0, 1). A value
+            that is not spelled out to the last digit keeps the remainder here, so that decoding
+            inverts exactly; a generated record draws it uniformly.
+    """
+
+    ids: npt.NDArray[np.int32]
+    residuals: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a batch of token rows means.
+
+    Attributes:
+        records: The valid records, canonical types, in the order of their token rows.
+        valid: Mask over the token rows, shape [B]; False where a row was rejected.
+        rejections: Number of rejected rows by (column, reason).
+    """
+
+    records: pa.RecordBatch
+    valid: npt.NDArray[np.bool_]
+    rejections: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+
+
+class Codec(Protocol):
+    """Turns canonical records into token rows of a fixed grammar, and back."""
+
+    @property
+    def grammar(self) -> Grammar:
+        """Allowed tokens per position."""
+        ...
+
+    def encode(self, records: pa.RecordBatch, generator: np.random.Generator) -> TokenBatch:
+        """Encode canonical records; ties are broken by `generator`."""
+        ...
+
+    def decode(
+        self,
+        ids: npt.NDArray[np.integer],
+        row_index: npt.NDArray[np.int64],
+        residuals: npt.NDArray[np.float64],
+    ) -> Decoded:
+        """Decode token rows; `row_index` is each row's global index (identifiers key on it)."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write the codec as JSON and safetensors."""
+        ...

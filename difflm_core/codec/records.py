@@ -1,0 +1,200 @@
+"""The record codec: a schema compiled into tokens.
+
+Every column becomes a few slots in a fixed order (`fields.py`). Constants take no token at all,
+and identifiers are not learned: they are generated from the row's index in the pattern of the
+original.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from safetensors.numpy import load_file, save_file
+
+from difflm_core.codec.base import Decoded, TokenBatch
+from difflm_core.codec.fields import CodecOptions, Field, RankField, TextField
+from difflm_core.codec.grammar import Grammar, Slot
+from difflm_core.data.identifiers import IdentifierPattern
+from difflm_core.data.schema import Column, ColumnKind, Schema
+from difflm_core.errors import ArtifactError, SchemaError
+
+CODEC_FORMAT_VERSION = 1
+_CODEC_JSON = "codec.json"
+_CODEC_ARRAYS = "codec.safetensors"
+_UNLEARNED = (ColumnKind.CONSTANT, ColumnKind.IDENTIFIER)
+
+
+class RecordCodec:
+    """Encodes canonical records of one schema as token rows of a fixed grammar.
+
+    Attributes:
+        schema: The schema of the records.
+        grammar: Allowed tokens per position.
+        vocab_order: Relative position of each token in its column's distribution, shape [V], NaN
+            for tokens without order; numbers start with ordered embeddings because of it.
+        slot_column: Index, in the schema, of the column that each slot belongs to, shape [T].
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        fields: dict[str, Field],
+        identifiers: dict[str, IdentifierPattern],
+    ) -> None:
+        """Assemble the codec from fitted `fields` and identifier patterns, by column name."""
+        self.schema = schema
+        self.fields = fields
+        self.identifiers = identifiers
+        self._slots: dict[str, list[Slot]] = {}
+        start = 0
+        for name, field in fields.items():
+            self._slots[name] = field.slots(start)
+            start += field.vocab_order().size
+        slots = [slot for part in self._slots.values() for slot in part]
+        self.grammar = Grammar(slots, vocab_size=start)
+        self.vocab_order = np.concatenate([f.vocab_order() for f in fields.values()])
+        self.slot_column = np.repeat(
+            [schema.names.index(name) for name in fields],
+            [len(part) for part in self._slots.values()],
+        )
+        self.num_residuals = sum(field.num_residuals for field in fields.values())
+
+    @classmethod
+    def fit(cls, schema: Schema, sample: pa.Table, options: CodecOptions | None = None) -> RecordCodec:
+        """Compile `schema` from a sample of canonical training records.
+
+        Raises:
+            SchemaError: no column of the schema holds anything to learn.
+        """
+        options = options or CodecOptions()
+        fields: dict[str, Field] = {}
+        identifiers: dict[str, IdentifierPattern] = {}
+        for column in schema.columns:
+            values = sample.column(column.name).combine_chunks()
+            if column.kind is ColumnKind.IDENTIFIER:
+                identifiers[column.name] = IdentifierPattern.infer(values, pattern=column.pattern)
+            elif column.kind is ColumnKind.TEXT:
+                fields[column.name] = TextField.fit(column, values, options)
+            elif column.kind is not ColumnKind.CONSTANT:
+                fields[column.name] = RankField.fit(column, values, options)
+        if not fields:
+            kinds = ", ".join(f"{c.name!r} is {c.kind}" for c in schema.columns)
+            raise SchemaError(
+                f"There is nothing to learn: {kinds}. Expected at least one column of another kind. "
+                "Correct the kinds in schema.json if they were inferred wrongly."
+            )
+        return cls(schema, fields, identifiers)
+
+    def encode(self, records: pa.RecordBatch | pa.Table, generator: np.random.Generator) -> TokenBatch:
+        """Encode canonical records.
+
+        Args:
+            records: B records with the schema's columns.
+            generator: Spreads repeated values over their rank; draw it anew every epoch.
+        """
+        ids: list[npt.NDArray[np.int64]] = []
+        residuals: list[npt.NDArray[np.float64]] = []
+        for name, field in self.fields.items():
+            part, rest = field.encode(_array(records, name), self._slots[name], generator)
+            ids.append(part)
+            residuals.append(rest)
+        return TokenBatch(
+            np.concatenate(ids, axis=1).astype(np.int32), np.concatenate(residuals, axis=1)
+        )
+
+    def decode(
+        self,
+        ids: npt.NDArray[np.integer],
+        row_index: npt.NDArray[np.int64],
+        residuals: npt.NDArray[np.float64],
+    ) -> Decoded:
+        """Decode token rows of the grammar.
+
+        Args:
+            ids: Token ids, shape [B, T].
+            row_index: Global index of each row, shape [B]; identifiers are a function of it.
+            residuals: Position of each value inside its cell, shape [B, F], in [0, 1).
+        """
+        valid = np.ones(len(ids), dtype=bool)
+        rejections: Counter[tuple[str, str]] = Counter()
+        decoded: dict[str, pa.Array] = {}
+        slot = residual = 0
+        for name, field in self.fields.items():
+            slots = self._slots[name]
+            part = ids[:, slot : slot + len(slots)].astype(np.int64)
+            rest = residuals[:, residual : residual + field.num_residuals]
+            decoded[name], accepted, reason = field.decode(part, slots, rest)
+            if not accepted.all():
+                rejections[name, reason] += int((valid & ~accepted).sum())
+                valid &= accepted
+            slot += len(slots)
+            residual += field.num_residuals
+        arrays = [
+            decoded[column.name] if column.name in decoded else self._unlearned(column, row_index)
+            for column in self.schema.columns
+        ]
+        records = pa.record_batch(arrays, schema=self.schema.arrow_schema)
+        if not valid.all():
+            records = records.filter(pa.array(valid))
+        return Decoded(records, valid, rejections)
+
+    def _unlearned(self, column: Column, row_index: npt.NDArray[np.int64]) -> pa.Array:
+        if column.kind is ColumnKind.IDENTIFIER:
+            return self.identifiers[column.name].generate(row_index)
+        return pa.array([column.value] * len(row_index), column.arrow_type)
+
+    def save(self, directory: Path) -> None:
+        """Write the codec to `directory` as JSON and safetensors."""
+        directory.mkdir(parents=True, exist_ok=True)
+        document: dict[str, Any] = {
+            "format_version": CODEC_FORMAT_VERSION,
+            "schema": self.schema.model_dump(mode="json"),
+            "fields": {name: field.to_json() for name, field in self.fields.items()},
+            "identifiers": {name: p.to_json() for name, p in self.identifiers.items()},
+        }
+        arrays = {
+            f"{index}.{key}": np.ascontiguousarray(array)
+            for index, field in enumerate(self.fields.values())
+            for key, array in field.arrays().items()
+        }
+        text = json.dumps(document, indent=1, ensure_ascii=False)
+        (directory / _CODEC_JSON).write_text(text, encoding="utf-8")
+        save_file(arrays or {"empty": np.zeros(0)}, directory / _CODEC_ARRAYS)
+
+    @classmethod
+    def load(cls, directory: Path) -> RecordCodec:
+        """Inverse of `save`.
+
+        Raises:
+            ArtifactError: the codec was written in another format.
+        """
+        document = json.loads((directory / _CODEC_JSON).read_text(encoding="utf-8"))
+        if document["format_version"] != CODEC_FORMAT_VERSION:
+            raise ArtifactError(
+                f"{directory / _CODEC_JSON}: format_version {document['format_version']}, expected "
+                f"{CODEC_FORMAT_VERSION}. Read it with the release that wrote it, or fit again."
+            )
+        schema = Schema.model_validate(document["schema"])
+        stored = load_file(directory / _CODEC_ARRAYS)
+        fields: dict[str, Field] = {}
+        for index, (name, data) in enumerate(document["fields"].items()):
+            prefix = f"{index}."
+            arrays = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+            kind = RankField if data["type"] == "rank" else TextField
+            fields[name] = kind.load(schema.column(name), data, arrays)
+        identifiers = {
+            name: IdentifierPattern.from_json(data)
+            for name, data in document["identifiers"].items()
+        }
+        return cls(schema, fields, identifiers)
+
+
+def _array(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
+    column = records.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,0 +1,64 @@
+"""The encoder: a bidirectional Hugging Face model that reads a record into a Gaussian posterior.
+
+Shape legend: B batch, T slots, E width, D latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+# Bounds of the posterior's log-variance: a standard deviation between 0.02 and 1.65.
+MIN_LOGVAR, MAX_LOGVAR = -8.0, 1.0
+
+
+@dataclass(frozen=True)
+class EncoderSize:
+    """Size of a compact encoder.
+
+    Attributes:
+        width: Model width E; that of the decoder, whose token embeddings it reads.
+        num_layers: Transformer blocks.
+        num_heads: Attention heads.
+        feed_forward: Width of the feed-forward layers.
+    """
+
+    width: int = 128
+    num_layers: int = 1
+    num_heads: int = 4
+    feed_forward: int = 256
+
+
+class RecordEncoder(nn.Module):
+    """Reads token embeddings into the mean and log-variance of q(z | record)."""
+
+    def __init__(self, size: EncoderSize, *, num_slots: int, latent_dim: int) -> None:
+        """Build the encoder for records of `num_slots` slots."""
+        super().__init__()
+        config = BertConfig(
+            vocab_size=1,
+            hidden_size=size.width,
+            num_hidden_layers=size.num_layers,
+            num_attention_heads=size.num_heads,
+            intermediate_size=size.feed_forward,
+            max_position_embeddings=num_slots + 1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            attn_implementation="sdpa",
+        )
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.summary = nn.Parameter(torch.randn(1, 1, size.width) * 0.02)
+        self.mix = nn.Linear(num_slots * size.width, 2 * size.width)
+        self.posterior = nn.Linear(3 * size.width, 2 * latent_dim)
+
+    def forward(self, embeddings_BTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, each of shape [B, D]."""
+        batch = embeddings_BTE.shape[0]
+        inputs = torch.cat([self.summary.expand(batch, -1, -1), embeddings_BTE], dim=1)
+        states = self.bert(inputs_embeds=inputs).last_hidden_state
+        mixed = nn.functional.gelu(self.mix(states[:, 1:].flatten(1)))
+        mean, logvar = self.posterior(torch.cat([states[:, 0], mixed], dim=1)).chunk(2, dim=1)
+        return mean, logvar.clamp(MIN_LOGVAR, MAX_LOGVAR)
