@@ -23,6 +23,7 @@ from difflm_core.data.schema import (
     Schema,
     check_names_exist,
 )
+from difflm_core.data.source_form import from_canonical
 from difflm_core.data.spellings import describe_spelling
 from difflm_core.data.storage_types import is_text_type
 from difflm_core.errors import DataError
@@ -365,3 +366,6 @@ class _ToCanonical:
                     f"{word} {bound}",
                     "correct the cells, or widen minimum and maximum in the schema",
                 )
+
+
+__all__ = ["from_canonical", "to_canonical", "to_canonical_batch"]
