@@ -34,7 +34,7 @@ _INTEGER_TEXT = r"^[+-]?[0-9]+(\.0*)?$"
 
 
 def to_canonical(
-    table: Any,  # noqa: ANN401 - Arrow table, record batch or pandas DataFrame
+    table: Any,
     schema: Schema,
     *,
     source: str | None = None,
@@ -98,7 +98,7 @@ class _ToCanonical:
         self.label = label
         self.first_row = first_row
 
-    def convert(self, array: Any) -> pa.Array:  # noqa: ANN401 - pa.Array
+    def convert(self, array: Any) -> pa.Array:
         """Convert an array of the source type to the canonical type."""
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks()
@@ -120,7 +120,7 @@ class _ToCanonical:
         column = self.column
         return column.nullable or (column.kind is ColumnKind.CONSTANT and column.value is None)
 
-    def _convert(self, array: Any) -> pa.Array:  # noqa: ANN401 - pa.Array
+    def _convert(self, array: Any) -> pa.Array:
         if pat.is_null(array.type):
             return pa.nulls(len(array), self.column.arrow_type)
         if pat.is_dictionary(array.type):
@@ -134,7 +134,7 @@ class _ToCanonical:
                 return dictionary.take(encoded.indices)
         return self._convert_plain(array)
 
-    def _convert_plain(self, array: Any, located: Any = None) -> pa.Array:  # noqa: ANN401
+    def _convert_plain(self, array: Any, located: Any = None) -> pa.Array:
         """Convert an array that is not dictionary-encoded."""
         kind, origin = self.column.kind, array if located is None else located
         if is_text_type(array.type):
@@ -335,9 +335,7 @@ class _ToCanonical:
             "column in the schema",
         )
 
-    def _fail(
-        self, wrong: pa.Array, values: pa.Array, found: str, expected: str, fix: str
-    ) -> None:
+    def _fail(self, wrong: pa.Array, values: pa.Array, found: str, expected: str, fix: str) -> None:
         row = pc.index(wrong, True).as_py() if len(wrong) == len(values) else -1
         where = f", first in row {self.first_row + row + 1}" if row >= 0 else ""
         raise DataError(f"{self._where()}: {found}{where}; expected {expected}; {fix}")

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 
 from difflm_core.data.identifiers import IdentifierPattern, Run, Sequence, infer_codes
-from difflm_core.data.profile import ColumnProfile, RunningNumber, spellings_by_count
+from difflm_core.data.profile import ColumnProfile, spellings_by_count
 from difflm_core.data.schema import ColumnKind
 from difflm_core.data.spellings import ALL_MISSING, UNMISTAKABLE_MISSING
+from difflm_core.data.trackers import RunningNumber
 
 _NAME_OF_IDENTIFIER = re.compile(
     r"(^|[_\s.\-])(id|no|nr|num|number|key|uuid|guid|idx|index|rowid|pk|hash|ref)$"
@@ -74,9 +75,7 @@ def decide_temporal(profile: ColumnProfile) -> Decision | None:
         return None
     kind, fmt = fitting[0]
     note = None
-    swapped = [
-        other for _, other in fitting[1:] if other != fmt and _swap_day_month(fmt) == other
-    ]
+    swapped = [other for _, other in fitting[1:] if other != fmt and _swap_day_month(fmt) == other]
     if swapped:
         fmt, note = _choose_order(profile, fmt, swapped[0])
     elif "%y" in fmt:
@@ -114,7 +113,7 @@ def _choose_order(profile: ColumnProfile, fmt: str, swapped: str) -> tuple[str, 
 
 
 def _month_leads(fmt: str) -> bool:
-    return re.search(r"%-?m", fmt).start() < re.search(r"%-?d", fmt).start()  # pyright: ignore
+    return re.findall("%-?([dm])", fmt)[0] == "m"
 
 
 def has_identifier_name(name: str) -> bool:
@@ -192,15 +191,17 @@ def _looks_generated(profile: ColumnProfile, pattern: IdentifierPattern, num_val
     fixed = sum(isinstance(part, Run) and part.least == part.most for part in pattern.parts)
     if has_identifier_name(profile.name):
         return has_digits or fixed == len(pattern.parts)
-    return has_digits and num_values >= MIN_ROWS_WITHOUT_NAME and (
-        fixed >= len(pattern.parts) - 1 or profile.tails is not None
+    return (
+        has_digits
+        and num_values >= MIN_ROWS_WITHOUT_NAME
+        and (fixed >= len(pattern.parts) - 1 or profile.tails is not None)
     )
 
 
 def _as_sequence(
     profile: ColumnProfile, pattern: IdentifierPattern, values: list[str]
 ) -> IdentifierPattern | None:
-    """Turn `CUST-\\d{6}` into a sequence when the numbers are dense."""
+    """Turn codes such as CUST-000123 into a sequence when their numbers are dense."""
     running: RunningNumber | None = profile.tails
     if running is None or running.maximum is None or running.minimum is None:
         return None

@@ -15,9 +15,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc_module
 
 I64 = npt.NDArray[np.int64]
+
+pc: Any = pc_module
 
 MICROS_PER_SECOND = 1_000_000
 MICROS_PER_DAY = 86_400 * MICROS_PER_SECOND
@@ -151,7 +153,7 @@ def parse_text(values: pa.Array, fmt: str) -> pa.Array:
         int64 array; null where the cell is null, does not fit the format, or is no valid day.
     """
     pattern, groups = _compiled(fmt)
-    found = cast("Any", pc.extract_regex(values, pattern))
+    found = pc.extract_regex(values, pattern)
     valid = found.is_valid().to_numpy(zero_copy_only=False)
     count = len(values)
 
@@ -182,7 +184,9 @@ def parse_text(values: pa.Array, fmt: str) -> pa.Array:
         hour = hour % 12 + (12 * (texts("half") == "pm") if "half" in groups else 0)
     micros = np.zeros(count, dtype=np.int64)
     if "fraction" in groups:
-        digits = pc.utf8_rpad(pc.if_else(valid, found.field(groups.index("fraction")), None), 6, "0")
+        digits = pc.utf8_rpad(
+            pc.if_else(valid, found.field(groups.index("fraction")), None), 6, "0"
+        )
         micros = pc.fill_null(pc.cast(digits, pa.int64()), 0).to_numpy()
     valid &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
     valid &= (hour < 24) & (minute < 60) & (second < 60)

@@ -75,7 +75,9 @@ class DelimitedReader:
         encoding = self._options.encoding or next(
             (name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8"
         )
-        if b"\0" in head and not encoding.lower().startswith(("utf-16", "utf-32", "utf16", "utf32")):
+        if b"\0" in head and not encoding.lower().startswith(
+            ("utf-16", "utf-32", "utf16", "utf32")
+        ):
             raise DataError(
                 f"{self.label}: found binary data (zero bytes), expected text; "
                 "is it of another format, or compressed under a plain name?"
@@ -158,7 +160,7 @@ class DelimitedReader:
         ragged: list[Any] = []
         num_rows = 0
 
-        def on_invalid(row: Any) -> str:  # noqa: ANN401 - pyarrow.csv.InvalidRow
+        def on_invalid(row: Any) -> str:
             ragged.append(row)
             return "error"
 
@@ -179,7 +181,7 @@ class DelimitedReader:
         except UnicodeDecodeError:
             raise self._encoding_error(dialect.encoding) from None
 
-    def _open(self, stream: Any, on_invalid: Any) -> Any:  # noqa: ANN401 - pyarrow stream
+    def _open(self, stream: Any, on_invalid: Any) -> Any:
         dialect = self.dialect
         unique = [f"c{number}" for number in range(len(dialect.names))]
         return arrow_csv.open_csv(
@@ -189,7 +191,9 @@ class DelimitedReader:
                 block_size=_BLOCK_BYTES,
                 column_names=unique,
                 skip_rows_after_names=1 if dialect.has_header else 0,
-                encoding="utf8" if dialect.encoding.lower() in ("utf-8", "utf8") else dialect.encoding,
+                encoding="utf8"
+                if dialect.encoding.lower() in ("utf-8", "utf8")
+                else dialect.encoding,
             ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=dialect.delimiter,
@@ -264,7 +268,7 @@ def _records(text: str, delimiter: str, limit: int) -> list[list[str]]:
     return rows
 
 
-def _skip_line(stream: Any) -> None:  # noqa: ANN401 - pyarrow stream
+def _skip_line(stream: Any) -> None:
     while True:
         byte = bytes(stream.read(1))
         if byte in (b"\n", b""):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class FrameReader:
     """Reads a pandas DataFrame, an Arrow table, or an object with the Arrow stream protocol."""
 
-    def __init__(self, source: Any) -> None:  # noqa: ANN401 - any table-like object
+    def __init__(self, source: Any) -> None:
         self.is_pandas = type(source).__module__.partition(".")[0] == "pandas"
         self.label = "DataFrame" if self.is_pandas else "table"
         if self.is_pandas:
@@ -40,8 +40,7 @@ class FrameReader:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the table in order."""
-        for batch in self._table.replace_schema_metadata(None).to_batches():
-            yield batch
+        yield from self._table.replace_schema_metadata(None).to_batches()
 
 
 def _from_pandas(frame: pd.DataFrame) -> pa.Table:
@@ -72,7 +71,7 @@ def _column_name(name: object) -> str:
     return str(name)
 
 
-def _mixed(series: Any, name: str) -> pa.Array:  # noqa: ANN401 - pandas Series
+def _mixed(series: Any, name: str) -> pa.Array:
     """Column of Python objects of several types, as text."""
     texts: list[str | None] = []
     for value, missing in zip(series.tolist(), series.isna().tolist(), strict=True):

@@ -81,7 +81,12 @@ class DistinctCounter:
     def estimate(self) -> int:
         """Estimated number of distinct hashes."""
         size = float(1 << self._BITS)
-        raw = 0.7213 / (1 + 1.079 / size) * size**2 / float(np.sum(2.0 ** -self._registers.astype(np.float64)))
+        raw = (
+            0.7213
+            / (1 + 1.079 / size)
+            * size**2
+            / float(np.sum(2.0 ** -self._registers.astype(np.float64)))
+        )
         empty = int(np.count_nonzero(self._registers == 0))
         if raw <= 2.5 * size and empty:
             return round(size * float(np.log(size / empty)))

@@ -1,4 +1,4 @@
-"""Identifiers: infer the form of codes, and make new ones that are unique and of the same form.
+r"""Identifiers: infer the form of codes, and make new ones that are unique and of the same form.
 
 An identifier carries no information to learn, so it is generated: the i-th synthetic row gets a
 code that is a pure function of i. A pattern is written as text that a person can edit, a small
@@ -7,7 +7,7 @@ subset of regular expressions with two special parts:
     CUST-{from 50001, 6 digits}     a sequence that goes on after the last number of the data
     {from 101, step 2}              the same without padding, every second number
     {uuid4}                         a random UUID
-    [A-Z]{2}\\d{6}                   random codes, each drawn at most once
+    [A-Z]{2}\d{6}                   random codes, each drawn at most once
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc_module
 
 from difflm_core.data.hashing import U64, mix, seed_key
 from difflm_core.errors import DataError, SchemaError
@@ -45,6 +45,8 @@ _CLASS_NAMES = (
 _UUID_REGEX = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _MAX_SPACE = 1 << 62
 
+pc: Any = pc_module
+
 
 @dataclass(frozen=True)
 class Run:
@@ -64,9 +66,10 @@ class Run:
         if len(self.alphabet) == 1:
             body = re.escape(self.alphabet)
         else:
-            body = next(
-                (name for chars, name in _CLASS_NAMES if set(chars) == set(self.alphabet)), ""
-            ) or "[" + "".join("\\" + c if c in "]\\^-[" else c for c in self.alphabet) + "]"
+            body = (
+                next((name for chars, name in _CLASS_NAMES if set(chars) == set(self.alphabet)), "")
+                or "[" + "".join("\\" + c if c in "]\\^-[" else c for c in self.alphabet) + "]"
+            )
         if self.most == 1:
             return body if self.least == 1 else body + "?"
         if self.least == self.most:
@@ -144,7 +147,7 @@ class IdentifierPattern:
 
     def matches(self, values: pa.Array) -> pa.Array:
         """Which values have this form (null for null)."""
-        return cast("Any", pc).match_substring_regex(values, f"^(?:{self.regex()})$")
+        return pc.match_substring_regex(values, f"^(?:{self.regex()})$")
 
     @classmethod
     def parse(cls, text: str) -> IdentifierPattern:
@@ -182,7 +185,8 @@ class IdentifierPattern:
         if needed > self.capacity:
             raise DataError(
                 f"identifier pattern {self.text()!r} gives {self.capacity} different identifiers, "
-                f"{needed} rows were asked for; widen the pattern in the schema or ask for fewer rows"
+                f"{needed} rows were asked for; widen the pattern in the schema, or ask for "
+                "fewer rows"
             )
         if self.is_uuid:
             return _uuids(start_index, count, seed)
@@ -202,7 +206,7 @@ class IdentifierPattern:
             "".join(cast("Run", p).alphabet[0] * cast("Run", p).least for p in side)
             for side in (self.parts[:at], self.parts[at + 1 :])
         )
-        return cast("Any", pc).binary_join_element_wise(before, texts, after, "")
+        return pc.binary_join_element_wise(before, texts, after, "")
 
     def _generate_codes(self, start_index: int, count: int, seed: int) -> pa.Array:
         """Random codes: a keyed permutation of the space, read in mixed radix."""
@@ -223,7 +227,7 @@ class IdentifierPattern:
                 space = 0
             pieces.append(_spell(digit, run))
         pieces.reverse()
-        return cast("Any", pc).binary_join_element_wise(*pieces, "")
+        return pc.binary_join_element_wise(*pieces, "")
 
 
 def _parse_part(text: str, position: int) -> tuple[Run | Sequence, int]:
@@ -335,7 +339,9 @@ def infer_codes(values: list[str]) -> IdentifierPattern | None:
     Args:
         values: Different identifiers, at least two.
     """
-    if not values or any(not value or len(value) > 64 or re.search(r"\s", value) for value in values):
+    if not values or any(
+        not value or len(value) > 64 or re.search(r"\s", value) for value in values
+    ):
         return None
     if all(re.fullmatch(_UUID_REGEX, value) for value in values):
         return IdentifierPattern()
@@ -379,7 +385,11 @@ def _from_columns(columns: list[list[str]]) -> IdentifierPattern | None:
         lengths = [len(text) for text in column]
         run = Run(alphabet, min(lengths), max(lengths))
         previous = parts[-1] if parts else None
-        if isinstance(previous, Run) and previous.alphabet == alphabet and run.most == 1 == run.least:
+        if (
+            isinstance(previous, Run)
+            and previous.alphabet == alphabet
+            and run.most == 1 == run.least
+        ):
             parts[-1] = Run(alphabet, previous.least + 1, previous.most + 1)
         else:
             parts.append(run)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Any
 
-
 from difflm_core.data.column_rules import (
     Decision,
     category_missing,
@@ -121,9 +120,7 @@ def _column(
         decision = _decide(profile, label)
     fields = _fields(profile, decision, untyped=untyped)
     if declared is not None:
-        keep = declared.model_fields_set - ({"storage"} if not declared.model_fields_set & {"storage"} else set())
-        fields |= {name: getattr(declared, name) for name in keep}
-        fields["nullable"] = declared.nullable if "nullable" in keep else fields["nullable"]
+        fields |= {name: getattr(declared, name) for name in declared.model_fields_set}
     return Column(**fields)
 
 
@@ -141,11 +138,11 @@ def _declared_decision(profile: ColumnProfile, declared: Column) -> Decision:
         found = decide_identifier(profile, forced=True)
         if found is not None:
             return found
-    if kind in (*NUMERIC_KINDS, *TEMPORAL_KINDS, ColumnKind.BOOLEAN):
-        missing = typed_missing(profile)
-        return _boolean(profile, missing) or Decision(kind, missing) if (
-            kind is ColumnKind.BOOLEAN
-        ) else Decision(kind, missing)
+    missing = typed_missing(profile)
+    if kind is ColumnKind.BOOLEAN:
+        return _boolean(profile, missing) or Decision(kind, missing)
+    if kind in (*NUMERIC_KINDS, *TEMPORAL_KINDS):
+        return Decision(kind, missing)
     return Decision(kind, category_missing(profile))
 
 
@@ -176,11 +173,14 @@ def _decide(profile: ColumnProfile, label: str) -> Decision:
         if found is not None:
             return found
     if unmistakable_numbers(profile, unknown):
-        spellings = [text for text in spellings_by_count(profile.others or {}) if text not in missing]
+        spellings = [
+            text for text in spellings_by_count(profile.others or {}) if text not in missing
+        ]
         raise DataError(
             f"{label}, column {profile.name!r}: found {numbers} numbers and {unknown} cells that "
-            f"are not (such as {describe_spelling(spellings[0])}); expected one type; correct them, "
-            "list their spellings in missing_values, or declare the column categorical in the schema"
+            f"are not (such as {describe_spelling(spellings[0])}); expected one type; "
+            "correct them, list their spellings in missing_values, or declare the column "
+            "categorical in the schema"
         )
     return _decide_strings(profile)
 
@@ -226,9 +226,7 @@ def _boolean(profile: ColumnProfile, missing: list[str]) -> Decision | None:
             true_value = next(text for text in spellings if text.lower() == true_word)
             false_value = next(text for text in spellings if text.lower() == false_word)
             note = None if len(spellings) == 2 else f"{len(spellings)} spellings of two values"
-            return Decision(
-                ColumnKind.BOOLEAN, missing, truth=(true_value, false_value), note=note
-            )
+            return Decision(ColumnKind.BOOLEAN, missing, truth=(true_value, false_value), note=note)
     return None
 
 
@@ -323,5 +321,3 @@ def _number_form(profile: ColumnProfile, kind: ColumnKind) -> dict[str, Any]:
     elif len(decimals.spelled) == 1 and not decimals.has_exponent and max(decimals.spelled) > 1:
         style = "fixed"
     return form | {"number_style": style}
-
-

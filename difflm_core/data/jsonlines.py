@@ -71,7 +71,7 @@ class JsonLinesReader:
             if not isinstance(record, dict):
                 raise DataError(
                     f"{self.label}, line {number}: found a JSON {type(record).__name__}, expected "
-                    "one object per line (JSON Lines), such as {\"age\": 39}"
+                    'one object per line (JSON Lines), such as {"age": 39}'
                 )
             yield number, cast("dict[str, Any]", record)
 
@@ -85,7 +85,9 @@ class JsonLinesReader:
                 rest = lines.pop() if chunk else b""
                 for line in lines:
                     try:
-                        yield line.decode(encoding if number == 1 else encoding.removesuffix("-sig"))
+                        yield line.decode(
+                            encoding if number == 1 else encoding.removesuffix("-sig")
+                        )
                     except UnicodeDecodeError as error:
                         raise DataError(
                             f"{self.label}: found byte 0x{line[error.start]:02x} at line {number}, "

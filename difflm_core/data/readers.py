@@ -161,7 +161,7 @@ def open_source(
     source: SourceLike | Seq[str | Path],
     *,
     columns: Seq[str] | None = None,
-    format: Format | None = None,  # noqa: A002 - the word users expect
+    format: Format | None = None,
     delimiter: str | None = None,
     column_names: Seq[str] | None = None,
     header: bool | None = None,
@@ -217,7 +217,7 @@ def open_source(
     return opened
 
 
-def _open_memory(source: Any) -> Source:  # noqa: ANN401 - any table-like object
+def _open_memory(source: Any) -> Source:
     from difflm_core.data.frames import FrameReader
 
     reader = FrameReader(source)
@@ -372,7 +372,8 @@ def check_columns(schema: pa.Schema, label: str) -> None:
         if name in names[: position - 1]:
             raise DataError(
                 f"{label}: column name {name!r} appears more than once "
-                f"(columns {names.index(name) + 1} and {position}); expected unique names; rename one"
+                f"(columns {names.index(name) + 1} and {position}); expected unique names; "
+                "rename one"
             )
     for item in schema:
         if not is_supported_type(item.type):
@@ -380,5 +381,3 @@ def check_columns(schema: pa.Schema, label: str) -> None:
                 f"{label}, column {item.name!r}: found type {item.type}, expected numbers, text, "
                 "truth values, dates or times; flatten or convert the column"
             )
-
-

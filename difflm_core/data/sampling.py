@@ -11,9 +11,7 @@ from difflm_core.data.hashing import U64, hash_indices, seed_key
 from difflm_core.errors import DataError
 
 
-def sample_rows(
-    batches: Iterable[pa.RecordBatch | pa.Table], num_rows: int, seed: int
-) -> pa.Table:
+def sample_rows(batches: Iterable[pa.RecordBatch | pa.Table], num_rows: int, seed: int) -> pa.Table:
     """Draw rows uniformly without replacement, in their original order.
 
     The rows with the smallest seeded hashes of their global index are kept (bottom-k sampling),

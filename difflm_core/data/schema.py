@@ -167,9 +167,13 @@ class Column(BaseModel):
             if bound is None:
                 continue
             if self.kind in NUMERIC_KINDS and isinstance(bound, str):
-                return f"{field} is the text {bound!r}; a column of kind '{self.kind}' needs a number"
+                return (
+                    f"{field} is the text {bound!r}; a column of kind '{self.kind}' needs a number"
+                )
             if self.kind in TEMPORAL_KINDS and not isinstance(bound, str):
-                return f"{field} is {bound!r}; kind '{self.kind}' needs ISO text such as '2024-01-31'"
+                return (
+                    f"{field} is {bound!r}; kind '{self.kind}' needs ISO text such as '2024-01-31'"
+                )
         low, high = bounds
         if low is not None and high is not None and cast("Any", low) > cast("Any", high):
             return f"minimum {low!r} is above maximum {high!r}; swap or correct them"
@@ -293,7 +297,9 @@ class Schema(BaseModel):
                 f"{source}: not valid JSON at line {error.lineno} column {error.colno}: {error.msg}"
             ) from None
         if not isinstance(content, dict):
-            raise SchemaError(f"{source}: found a JSON {type(content).__name__}, expected an object")
+            raise SchemaError(
+                f"{source}: found a JSON {type(content).__name__}, expected an object"
+            )
         fields = cast("dict[str, Any]", content)
         if is_sdv_metadata(fields):
             fields = schema_fields_from_sdv(fields, source)

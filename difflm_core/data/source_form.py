@@ -61,10 +61,10 @@ def to_dataframe(table: pa.Table, schema: Schema) -> pd.DataFrame:
                   pa.bool_(): pd.BooleanDtype()}  # fmt: skip
         nullable = column.nullable and values.type in mapper
         series[column.name] = values.to_pandas(types_mapper=mapper.get if nullable else None)
-    return pd.DataFrame(series, columns=list(schema.names))
+    return pd.DataFrame(series)
 
 
-def _column_from_canonical(array: Any, column: Column, form: Form) -> pa.Array:  # noqa: ANN401
+def _column_from_canonical(array: Any, column: Column, form: Form) -> pa.Array:
     if column.is_untyped:
         if form == "text":
             return _spell_missing(_as_text(array, column), column, empty="")
@@ -110,14 +110,14 @@ def _is_plain_number(pattern: str | None) -> bool:
     )
 
 
-def _typed(array: Any, column: Column, target: pa.DataType) -> pa.Array:  # noqa: ANN401
+def _typed(array: Any, column: Column, target: pa.DataType) -> pa.Array:
     """Convert to a type of the source that is not text."""
     if column.format is not None and not pat.is_temporal(target):
         return _as_text(array, column).cast(target)
     if pat.is_timestamp(target):
         micros = array.cast(pa.timestamp("us")).cast(pa.int64())
-        zoned = micros.cast(pa.timestamp("us")).cast(pa.int64()).cast(
-            pa.timestamp("us", tz=target.tz)
+        zoned = (
+            micros.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.timestamp("us", tz=target.tz))
         )
         return zoned.cast(target, safe=False)
     if pat.is_decimal(target) and pat.is_floating(array.type):
@@ -127,7 +127,7 @@ def _typed(array: Any, column: Column, target: pa.DataType) -> pa.Array:  # noqa
     return array.cast(target, safe=not pat.is_floating(target))
 
 
-def _as_text(array: Any, column: Column) -> pa.Array:  # noqa: ANN401
+def _as_text(array: Any, column: Column) -> pa.Array:
     """Spell the values of a column; missing ones stay null."""
     kind = column.kind
     if kind in TEMPORAL_KINDS:
@@ -143,7 +143,7 @@ def _as_text(array: Any, column: Column) -> pa.Array:  # noqa: ANN401
     return _float_text(array, column) if kind is ColumnKind.FLOAT else array
 
 
-def _temporal_text(array: Any, column: Column) -> pa.Array:  # noqa: ANN401
+def _temporal_text(array: Any, column: Column) -> pa.Array:
     if column.format is None:
         return array.cast(pa.string())
     if column.kind is ColumnKind.DATE:
@@ -153,7 +153,7 @@ def _temporal_text(array: Any, column: Column) -> pa.Array:  # noqa: ANN401
     return format_text(micros, column.format)
 
 
-def _float_text(array: Any, column: Column) -> pa.Array:  # noqa: ANN401
+def _float_text(array: Any, column: Column) -> pa.Array:
     """Spell floats: rounded to the decimals of the column, in its style."""
     style, decimals = column.number_style or "plain", column.decimals
     largest = pc.max(pc.abs(array)).as_py() or 0.0
@@ -172,7 +172,7 @@ def _float_text(array: Any, column: Column) -> pa.Array:  # noqa: ANN401
     return pc.if_else(whole, pc.binary_join_element_wise(texts, ".0", ""), texts)
 
 
-def _fixed_point(array: Any, decimals: int) -> pa.Array:  # noqa: ANN401
+def _fixed_point(array: Any, decimals: int) -> pa.Array:
     """Write floats with a fixed number of digits after the point, never with an exponent."""
     exact = array.cast(pa.decimal128(38, decimals))
     # A decimal with a scale is written with an exponent when it is small, so the same bits are
@@ -190,7 +190,7 @@ def _fixed_point(array: Any, decimals: int) -> pa.Array:  # noqa: ANN401
     return pc.binary_join_element_wise(sign, unsigned, "")
 
 
-def _spell_missing(texts: Any, column: Column, *, empty: str | None) -> pa.Array:  # noqa: ANN401
+def _spell_missing(texts: Any, column: Column, *, empty: str | None) -> pa.Array:
     """Write missing values as the source does: its most frequent spelling."""
     spelling = column.missing_values[0] if column.missing_values else ""
     fill = spelling or empty

@@ -62,8 +62,7 @@ class SplitPlan:
         """Cut a batch whose first row has the global index `start` into its parts."""
         parts = self.assign(start, batch.num_rows)
         return {
-            name: batch.filter(pa.array(parts == number))
-            for number, name in enumerate(SPLIT_NAMES)
+            name: batch.filter(pa.array(parts == number)) for number, name in enumerate(SPLIT_NAMES)
         }
 
 

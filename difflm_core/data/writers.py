@@ -76,7 +76,7 @@ class RecordWriter:
         self,
         uri: str | Path,
         schema: Schema,
-        format: OutputFormat | None = None,  # noqa: A002 - the word users expect
+        format: OutputFormat | None = None,
     ) -> None:
         self.uri = str(uri)
         self.num_rows = 0
@@ -144,7 +144,7 @@ class RecordWriter:
             self._stack.__exit__(kind, error, trace)
 
     @contextlib.contextmanager
-    def _explained(self) -> Any:  # noqa: ANN401 - a generator for contextmanager
+    def _explained(self) -> Any:
         try:
             yield
         except OSError as error:
