@@ -23,12 +23,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from difflm_core import provenance, storage
 from difflm_core.artifacts import (
     CONFIG_NAME,
-    LOCK_NAME,
     MANIFEST_NAME,
     METRICS_NAME,
     STARTED_NAME,
@@ -38,18 +37,17 @@ from difflm_core.artifacts import (
     Manifest,
     Provenance,
     content_hash,
-    read_manifest,
 )
 from difflm_core.config import RunConfig, RuntimeConfig, Section
 from difflm_core.config_file import to_yaml
-from difflm_core.errors import ArtifactError, StageError
+from difflm_core.errors import StageError
+from difflm_core.outputs import OutputPlan, Replace, discard_output, locked_output, plan_output
 from difflm_core.parallel import Launcher, LocalLauncher, set_threads
 from difflm_core.progress import JsonLines, Progress, Sink
-from difflm_core.recipe import describe_changes, fingerprint, source_hashes
+from difflm_core.recipe import fingerprint, source_hashes
 
 _LOGGER = logging.getLogger("difflm.stage")
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
-PlanStatus = Literal["run", "reuse", "resume", "replace"]
 
 
 class Stage:
@@ -92,8 +90,20 @@ class Stage:
         self.output: type[Artifact] = hints["return"]
         self.inputs: dict[str, type[Artifact]] = {name: hints[name] for name in names[2:]}
 
+    def argv(self, config: str, inputs: Mapping[str, str], output: str) -> list[str]:
+        """Arguments of the command line that runs this stage, wherever it runs."""
+        argv = [self.name, "--config", config]
+        for name in self.inputs:
+            argv += [flag(name), inputs[name]]
+        return [*argv, "--output", output]
+
     def __repr__(self) -> str:
         return f"Stage({self.name}, version={self.version})"
+
+
+def flag(name: str) -> str:
+    """Command-line flag of an input."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass
@@ -125,15 +135,6 @@ class StageContext:
         return kind(self.output.uri, self._finish(kind, summary))
 
 
-@dataclass(frozen=True)
-class StagePlan:
-    """What `run_stage` would do with an output directory."""
-
-    stage: str
-    uri: str
-    status: PlanStatus
-
-
 def make_recipe(
     stage: Stage, cfg: Section, inputs: Mapping[str, Artifact], seed: int
 ) -> dict[str, Any]:
@@ -152,76 +153,10 @@ def make_recipe(
 
 
 def plan_stage(
-    stage: Stage, recipe: Mapping[str, Any], output_uri: str, fresh: bool = False
-) -> StagePlan:
-    """Decide what to do with an output directory.
-
-    Raises:
-        StageError: it holds something that must not be replaced, or (without `fresh`) the output
-            of another configuration.
-        ArtifactError: its manifest is damaged.
-    """
-    if storage.exists(output_uri) and not storage.is_dir(output_uri):
-        raise StageError(
-            f"{output_uri}: this is a file, but {stage.name} needs a folder for its output."
-        )
-    names = [info.path for info in storage.list_files(output_uri) if info.path != LOCK_NAME]
-    if not names:
-        return StagePlan(stage.name, output_uri, "run")
-    finished = MANIFEST_NAME in names
-    found = _found_recipe(stage, output_uri, names, fresh)
-    if found.get("stage") != stage.name:
-        raise StageError(
-            f"{output_uri}: this folder holds the output of {found.get('stage')}, not of "
-            f"{stage.name}. Choose another output folder."
-        )
-    if fresh or found.get("discarded"):
-        return StagePlan(stage.name, output_uri, "replace")
-    if fingerprint(found) != fingerprint(recipe):
-        state = "has finished" if finished else "was begun"
-        raise StageError(
-            f"{output_uri}: {stage.name} {state} here with other settings:\n"
-            + "\n".join(f"  {line}" for line in describe_changes(found, recipe))
-            + "\nChoose another output folder, or add --fresh to replace this one."
-        )
-    return StagePlan(stage.name, output_uri, "reuse" if finished else "resume")
-
-
-def _found_recipe(
-    stage: Stage, output_uri: str, names: Sequence[str], fresh: bool
-) -> dict[str, Any]:
-    if MANIFEST_NAME in names:
-        try:
-            return read_manifest(output_uri, stage.output.kind()).recipe
-        except ArtifactError:
-            if fresh and _is_ours(output_uri, stage):
-                return {"stage": stage.name}
-            raise
-    if STARTED_NAME in names:
-        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-            text = storage.read_text(storage.join(output_uri, STARTED_NAME))
-            return dict(json.loads(text))
-    shown = ", ".join(sorted({name.partition("/")[0] for name in names})[:3])
-    raise StageError(
-        f"{output_uri}: this folder holds files that no stage wrote ({shown}). "
-        f"{stage.name} writes only into an empty folder or its own. Choose another output folder."
-    )
-
-
-def _is_ours(output_uri: str, stage: Stage) -> bool:
-    """Tell whether a damaged manifest still says which stage wrote it."""
-    text = storage.read_text(storage.join(output_uri, MANIFEST_NAME))
-    return f'"{stage.name}"' in text
-
-
-def _discard(stage: Stage, output_uri: str) -> None:
-    """Empty an output folder, so that a kill in between never leaves half of it in use."""
-    mark = {"stage": stage.name, "discarded": True}
-    storage.write_text(storage.join(output_uri, STARTED_NAME), json.dumps(mark) + "\n")
-    storage.remove(storage.join(output_uri, MANIFEST_NAME))
-    for info in storage.list_files(output_uri):
-        if info.path not in (STARTED_NAME, LOCK_NAME):
-            storage.remove(storage.join(output_uri, info.path))
+    stage: Stage, recipe: Mapping[str, Any], output_uri: str, replace: Replace = "never"
+) -> OutputPlan:
+    """Decide what to do with an output directory; see `outputs.plan_output`."""
+    return plan_output(stage.name, stage.output.kind(), recipe, output_uri, replace)
 
 
 def open_inputs(
@@ -256,7 +191,7 @@ def run_stage(
     *,
     seed: int = 0,
     runtime: RuntimeConfig | None = None,
-    fresh: bool = False,
+    replace: Replace = "never",
     sinks: Sequence[Sink] = (),
 ) -> Artifact:
     """Run a stage, or reuse what it has made.
@@ -269,7 +204,7 @@ def run_stage(
         launcher: where the work runs; this process by default.
         seed: seed of the run.
         runtime: workers, threads, device; no part of the fingerprint.
-        fresh: replace an earlier output of this stage instead of reusing or refusing it.
+        replace: when an earlier output of this stage is replaced instead of reused or refused.
         sinks: where progress goes, beside the output's metrics.jsonl.
 
     Returns:
@@ -283,7 +218,7 @@ def run_stage(
     runtime = runtime or RuntimeConfig()
     opened = open_inputs(stage, inputs, verify=False)
     recipe = make_recipe(stage, cfg, opened, seed)
-    plan = plan_stage(stage, recipe, output_uri, fresh)
+    plan = plan_stage(stage, recipe, output_uri, replace)
     writer = ArtifactWriter(output_uri)
     if plan.status == "reuse":
         artifact = stage.output.open(output_uri, verify=True)
@@ -294,9 +229,9 @@ def run_stage(
         artifact.verify()
     with _explain_full_disk(stage, output_uri):
         storage.make_dir(output_uri)
-        with _locked(stage, output_uri), _metrics_file(output_uri) as metrics:
+        with locked_output(stage.name, output_uri), _metrics_file(output_uri) as metrics:
             if plan.status == "replace":
-                _discard(stage, output_uri)
+                discard_output(output_uri, stage.name)
             verb = "continues in" if plan.status == "resume" else "writes"
             _LOGGER.info("%s: %s %s", stage.name, verb, output_uri)
             storage.remove_temporary_files(output_uri)
@@ -398,18 +333,6 @@ def _metrics_file(output_uri: str) -> Generator[Path]:
             yield path
         finally:
             storage.append_text(storage.join(output_uri, METRICS_NAME), path.read_text("utf-8"))
-
-
-@contextlib.contextmanager
-def _locked(stage: Stage, output_uri: str) -> Generator[None]:
-    try:
-        with storage.lock(storage.join(output_uri, LOCK_NAME)):
-            yield
-    except storage.LockedError:
-        raise StageError(
-            f"{output_uri}: another process is writing the output of {stage.name} here. "
-            "Wait for it, or choose another output folder."
-        ) from None
 
 
 @contextlib.contextmanager

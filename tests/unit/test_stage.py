@@ -221,7 +221,7 @@ def test_leftovers_for_resuming_are_no_payload(out):
 def test_fresh_replaces_a_finished_output(out):
     run_count(out, cfg=CountConfig(num_rows=20))
     launcher = CountingLauncher()
-    artifact = run_count(out, launcher, fresh=True)
+    artifact = run_count(out, launcher, replace="always")
     assert launcher.done == [0, 1, 2]
     assert len(artifact.manifest.files) == 3
     assert names_in(out)[-1] == "numbers-002.parquet"
@@ -241,7 +241,7 @@ def test_a_kill_while_discarding_never_leaves_old_files_in_use(out, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(storage, "remove", remove_two)
         with pytest.raises(KeyboardInterrupt):
-            run_count(out, fresh=True)
+            run_count(out, replace="always")
     launcher = CountingLauncher()
     run_count(out, launcher)
     assert launcher.done == [0, 1, 2]
@@ -287,7 +287,8 @@ def test_a_changed_configuration_is_refused_with_its_keys(out):
         f"{out}: count-numbers has finished here with other settings:\n"
         "  num_rows: 10 -> 12\n"
         "  seed: 1 -> 2\n"
-        "Choose another output folder, or add --fresh to replace this one."
+        "Choose another output folder, or replace what is there: --replace-changed redoes what "
+        "has changed, --fresh everything."
     )
 
 
@@ -300,7 +301,8 @@ def test_a_changed_configuration_of_a_half_finished_output_is_refused(out, monke
     assert str(caught.value) == (
         f"{out}: count-numbers was begun here with other settings:\n"
         "  num_rows: 10 -> 12\n"
-        "Choose another output folder, or add --fresh to replace this one."
+        "Choose another output folder, or replace what is there: --replace-changed redoes what "
+        "has changed, --fresh everything."
     )
 
 
@@ -312,10 +314,19 @@ def test_the_keys_of_a_section_are_named_in_full():
     assert recipe["config"]["codec"]["digit_base"] == 64
 
 
+def test_a_changed_output_is_replaced_and_an_unchanged_one_kept_on_request(out):
+    run_count(out)
+    launcher = CountingLauncher()
+    run_count(out, launcher, replace="changed")
+    assert launcher.done == []
+    run_count(out, launcher, CountConfig(num_rows=3), replace="changed")
+    assert launcher.done == [0]
+
+
 def test_a_changed_input_is_refused(out, tmp_path):
     target = str(tmp_path / "sum")
     run_stage(ADD, AddConfig(), {"corpus": run_count(out)}, target)
-    changed = run_count(out, cfg=CountConfig(num_rows=3), fresh=True)
+    changed = run_count(out, cfg=CountConfig(num_rows=3), replace="always")
     with pytest.raises(StageError) as caught:
         run_stage(ADD, AddConfig(), {"corpus": changed}, target)
     assert "\n  input corpus: its content has changed\n" in str(caught.value)
@@ -339,11 +350,11 @@ def test_a_changed_stage_version_is_refused(out):
         run_stage(Stage(COUNT.function, version=2), CountConfig(), {}, out)
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_folder_with_other_files_is_never_touched(out, fresh):
+@pytest.mark.parametrize("replace", ["never", "changed", "always"])
+def test_a_folder_with_other_files_is_never_touched(out, replace):
     storage.write_text(storage.join(out, "thesis.doc"), "x")
     with pytest.raises(StageError) as caught:
-        run_count(out, fresh=fresh)
+        run_count(out, replace=replace)
     assert str(caught.value) == (
         f"{out}: this folder holds files that no stage wrote (thesis.doc). count-numbers writes "
         "only into an empty folder or its own. Choose another output folder."
@@ -351,12 +362,12 @@ def test_a_folder_with_other_files_is_never_touched(out, fresh):
     assert names_in(out) == ["thesis.doc"]
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_the_output_of_another_stage_is_never_touched(out, tmp_path, fresh):
+@pytest.mark.parametrize("replace", ["never", "changed", "always"])
+def test_the_output_of_another_stage_is_never_touched(out, tmp_path, replace):
     other = str(tmp_path / "sum")
     run_stage(ADD, AddConfig(), {"corpus": run_count(out)}, other)
     with pytest.raises(StageError) as caught:
-        run_count(other, fresh=fresh)
+        run_count(other, replace=replace)
     assert str(caught.value) == (
         f"{other}: this folder holds the output of add-numbers, not of count-numbers. "
         "Choose another output folder."
@@ -389,7 +400,7 @@ def test_a_truncated_output_is_not_reused_but_replaced_by_fresh(out):
     os.truncate(path, 10)
     with pytest.raises(ArtifactError, match=r"numbers-001\.parquet of this Corpus is truncated"):
         run_count(out)
-    assert run_count(out, fresh=True).manifest.summary == {"num_rows": 10}
+    assert run_count(out, replace="always").manifest.summary == {"num_rows": 10}
 
 
 def test_a_broken_manifest_is_replaced_by_fresh(out):
@@ -398,7 +409,7 @@ def test_a_broken_manifest_is_replaced_by_fresh(out):
     storage.write_text(path, storage.read_text(path)[:-50])
     with pytest.raises(ArtifactError, match="this manifest cannot be read"):
         run_count(out)
-    assert run_count(out, fresh=True).manifest.summary == {"num_rows": 10}
+    assert run_count(out, replace="always").manifest.summary == {"num_rows": 10}
 
 
 def test_a_truncated_input_is_refused_before_work_starts(out, tmp_path):
@@ -430,6 +441,7 @@ def test_a_stage_that_returns_nothing_is_a_defect(out):
 
 def test_the_plan_tells_what_would_happen(out, monkeypatch):
     recipe = make_recipe(COUNT, CountConfig(), {}, 0)
+    recipe_without_inputs = {key: value for key, value in recipe.items() if key != "inputs"}
     assert plan_stage(COUNT, recipe, out).status == "run"
     fail_at(monkeypatch, 2)
     with pytest.raises(DataError):
@@ -438,4 +450,5 @@ def test_the_plan_tells_what_would_happen(out, monkeypatch):
     monkeypatch.delenv("TOY_FAIL_SHARD")
     run_count(out)
     assert plan_stage(COUNT, recipe, out).status == "reuse"
-    assert plan_stage(COUNT, recipe, out, fresh=True).status == "replace"
+    assert plan_stage(COUNT, recipe, out, replace="always").status == "replace"
+    assert plan_stage(COUNT, recipe_without_inputs, out).status == "reuse"
