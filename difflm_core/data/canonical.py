@@ -30,6 +30,18 @@ from difflm_core.errors import DataError
 
 pc: Any = pc_module
 
+# What text may look like in a column of dates or times that declares no format.
+ISO_FORMATS: dict[ColumnKind, list[str]] = {
+    ColumnKind.DATE: ["%Y-%m-%d"],
+    ColumnKind.TIME: ["%H:%M:%S", "%H:%M:%S.%f", "%H:%M"],
+    ColumnKind.DATETIME: [
+        f"%Y-%m-%d{gap}{time}"
+        for time in ("%H:%M:%S", "%H:%M:%S.%f", "%H:%M")
+        for gap in (" ", "T")
+    ]
+    + ["%Y-%m-%d"],
+}
+
 _INTEGER_TEXT = r"^[+-]?[0-9]+(\.0*)?$"
 
 
@@ -199,18 +211,12 @@ class _ToCanonical:
         return is_true
 
     def _temporal_text(self, texts: pa.Array, origin: pa.Array) -> pa.Array:
-        fmt = self.column.format
-        if fmt is None:
-            try:
-                return texts.cast(self.column.arrow_type)
-            except pa.ArrowInvalid as error:
-                raise DataError(
-                    f"{self._where()}: found text that is not an ISO {self.column.kind} "
-                    "(column 'format' is not set); give the strptime format in the schema"
-                ) from error
-        micros = parse_text(texts, fmt)
+        formats = [self.column.format] if self.column.format else ISO_FORMATS[self.column.kind]
+        micros = pc.coalesce(*(parse_text(texts, fmt) for fmt in formats))
         fits = pc.if_else(pc.is_valid(texts), pc.is_valid(micros), None)
-        self._require(fits, texts, f"a valid {self.column.kind} of the form {fmt}", origin)
+        self._require(
+            fits, texts, f"a valid {self.column.kind} of the form {' or '.join(formats)}", origin
+        )
         return self._from_micros(micros)
 
     def _from_micros(self, micros: pa.Array) -> pa.Array:
@@ -262,6 +268,10 @@ class _ToCanonical:
 
     def _number(self, array: pa.Array) -> pa.Array:
         if self.column.kind is ColumnKind.FLOAT:
+            if pat.is_decimal(
+                array.type
+            ):  # Through text: the direct cast is not the nearest float.
+                array = array.cast(pa.string())
             return self._cast(array, pa.float64(), safe=False)
         if pat.is_floating(array.type):
             whole = pc.equal(pc.floor(array), array)

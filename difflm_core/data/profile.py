@@ -242,7 +242,7 @@ class ColumnProfile:
         if not len(present):
             return
         if pat.is_decimal(self.storage) and self.storage.scale > 0:
-            self._add_float_values(present.cast(pa.float64()).to_numpy())
+            self._add_float_values(present.cast(pa.string()).cast(pa.float64()).to_numpy())
             return
         try:
             numbers = present.cast(pa.int64())
