@@ -21,10 +21,10 @@ STAGE_PANEL = "Stages, one at a time"
 _HELP = """Synthetic tables from real ones, and a report on how good and how private they are.
 
 \b
-  difflm run run.yaml                            from a table to a report, all six stages
-  difflm fit data.csv -o model/                  learn from a table
-  difflm sample model/ -n 1000 -o out.parquet    make new records
-  difflm report runs/adult                       where the report is, and its headline
+  difflm run run.yaml                           a table in, a report out
+  difflm fit data.csv -o model/                 learn from a table
+  difflm sample model/ -n 1000 -o out.parquet   make new records
+  difflm report runs/adult                      the scores, and where the report is
 
 Stopped? Run the same command again: it continues where it stopped.
 """
@@ -106,18 +106,24 @@ def _add(
     app.command(name, help=text, rich_help_panel=panel)(explained(command))
 
 
-def _root(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no log.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    SETTINGS.quiet = quiet
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         import importlib.metadata
 
         print(importlib.metadata.version("difflm-on-ray"))
         raise typer.Exit
+
+
+def _root(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no log.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    SETTINGS.quiet = quiet
 
 
 _root.__doc__ = _HELP

@@ -70,14 +70,20 @@ def print_error(message: str, title: str = "Error", style: str = "bold red") -> 
     error_console().print(Text.assemble((f"{title}: ", style), message), soft_wrap=True)
 
 
-def start_output() -> list[Sink]:
-    """Set up logging, and return where progress goes."""
+def start_output(headings: bool = False) -> list[Sink]:
+    """Set up logging, and return where progress goes.
+
+    Args:
+        headings: `announce` names the stages, so their own log may be short.
+    """
     import logging
 
     from difflm_core.progress import console_sink, setup_logging
 
     console = error_console()
     setup_logging(console, logging.WARNING if SETTINGS.quiet else logging.INFO)
+    if headings:
+        logging.getLogger("difflm.stage").setLevel(logging.WARNING)
     return [] if SETTINGS.quiet else [console_sink(console)]
 
 

@@ -38,14 +38,14 @@ def fit(
     fresh: FreshOption = False,
     replace_changed: ReplaceChangedOption = False,
 ) -> None:
-    """Learn from a table, and write a model that holds none of its records."""
+    """Learn from a table, and write a model."""
     from difflm_core.stages.pipeline import fit_pipeline
 
     bundle = fit_pipeline(
         fit_config(data, target, config, overrides),
         output,
         replace=replace_mode(fresh, replace_changed),
-        sinks=start_output(),
+        sinks=start_output(headings=True),
         on_stage=announce,
     )
     print(bundle.uri)
@@ -112,7 +112,7 @@ def report(
     ],
     open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser, too.")] = False,
 ) -> None:
-    """Print where the report of a run is, and its headline."""
+    """Print the scores of a run, and where its report is."""
     from difflm_core import storage
     from difflm_core.artifacts import MANIFEST_NAME, EvaluationReport
     from difflm_core.stages.pipeline import artifact_uri

@@ -16,6 +16,7 @@ SetOption = Annotated[
         metavar="SECTION.KEY=VALUE",
         help="Override a setting; may be given several times.",
         default_factory=list,
+        show_default=False,
     ),
 ]
 ConfigOption = Annotated[

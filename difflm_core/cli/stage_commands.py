@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,8 +103,7 @@ def run(
         for plan in plan_pipeline(settings, replace=replace):
             print(f"{WILL[plan.status]:<10} {plan.stage:<16} {plan.uri}")
         return
-    sinks = start_output()
-    logging.getLogger("difflm.stage").setLevel(logging.WARNING)
+    sinks = start_output(headings=True)
     results = run_pipeline(settings, replace=replace, sinks=sinks, on_stage=announce)
     print(f"\n{'stage':<16} {'':<10} {'time':>8} {'memory':>9}  artifact")
     for result in results:
