@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from difflm_core.evaluation.learners import make_estimator
+from difflm_core.evaluation.learners import make_estimator, num_threads
 from difflm_core.evaluation.results import Detection, DetectorImportance, NotComputableError
 from difflm_core.evaluation.tables import Prepared, Role, Split, seeded_rows
 
@@ -91,7 +91,7 @@ def tree_auc(
     gains = np.zeros(features.shape[1])
     scores: list[float] = []
     for fit_rows, test_rows in _folds(labels, seed):
-        model = make_estimator("xgboost", "binary", seed)
+        model = make_estimator("xgboost", "binary", seed, num_threads(features))
         model.fit(features.iloc[fit_rows], labels[fit_rows])
         predicted = model.predict_proba(features.iloc[test_rows])[:, 1]
         scores.append(float(roc_auc_score(labels[test_rows], predicted)))

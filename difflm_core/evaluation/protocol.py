@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
@@ -13,6 +14,10 @@ from difflm_core.data.schema import Schema
 from difflm_core.errors import ConfigError, DataError
 from difflm_core.evaluation.detection import detect
 from difflm_core.evaluation.fidelity import column_fidelity, mean_error, trend_errors
+from difflm_core.evaluation.figures import add_figures
+from difflm_core.evaluation.paper import add_paper_scores
+from difflm_core.evaluation.precision_recall import precision_recall
+from difflm_core.evaluation.privacy import privacy
 from difflm_core.evaluation.results import (
     REPORT_FORMAT_VERSION,
     ColumnSummary,
@@ -23,14 +28,21 @@ from difflm_core.evaluation.results import (
     NotComputableError,
     NotComputed,
     Utility,
-    Verdict,
 )
-from difflm_core.evaluation.tables import Prepared, conform, prepare, sample_table
+from difflm_core.evaluation.tables import (
+    Prepared,
+    conform,
+    decide_roles,
+    prepare,
+    sample_table,
+)
 from difflm_core.evaluation.utility import strict_utility
+from difflm_core.evaluation.validity import diversity, validity
+from difflm_core.evaluation.verdict import judge
 
 SCORERS = ("strict", "paper", "both")
 DEFAULT_SAMPLE_ROWS = 50_000
-NUM_STEPS = 8
+NUM_PARTS = 6
 
 Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
@@ -47,7 +59,7 @@ class _Run:
     def part(self, name: str, compute: Callable[[], T]) -> T | NotComputed:
         """Run one part; a metric that is undefined on this data becomes `NotComputed`."""
         if self._progress is not None:
-            self._progress(name, self._done, NUM_STEPS)
+            self._progress(name, self._done, NUM_PARTS)
         start = time.perf_counter()
         try:
             return compute()
@@ -100,32 +112,49 @@ def evaluate(
         raise ConfigError(f"evaluation.scorer: found {scorer!r}, expected one of {SCORERS}")
     if sample_rows < 1:
         raise ConfigError(f"evaluation.sample_rows: found {sample_rows}, expected at least 1")
-    full = _conform_all(synthetic, train, test, schema)
-    synthetic_full, _wrong_type, train_full, test_full = full
-    sampled = [sample_table(table, sample_rows, seed) for table in full if isinstance(table, pa.Table)]
-    prepared = prepare(sampled[0], sampled[1], sampled[2], schema, categorical=categorical)
+    synthetic_full, wrong_type, train_full, test_full = _conform_all(
+        synthetic, train, test, schema
+    )
+    prepared = prepare(
+        sample_table(synthetic_full, sample_rows, seed),
+        sample_table(train_full, sample_rows, seed),
+        sample_table(test_full, sample_rows, seed),
+        schema,
+        roles=decide_roles(schema, train_full, categorical),
+    )
     run = _Run(progress)
     figures = FigureData()
     dataset = _dataset(
         prepared, [synthetic_full, train_full, test_full], valid, num_rejected, sample_rows
     )
-    fidelity = run.part("fidelity", lambda: _fidelity(prepared, seed))
+    fidelity = run.part("fidelity", lambda: _fidelity(prepared, seed, sample_rows))
     detection = run.part("detection", lambda: detect(prepared, seed, max_rows=sample_rows))
     utility = run.part("utility", lambda: _utility(prepared, scorer, seed, num_seeds, figures))
-    pending = NotComputed("not available yet")
+    privacy_result = run.part(
+        "privacy",
+        lambda: privacy(synthetic_full, train_full, test_full, prepared, seed, figures),
+    )
+    diversity_result = run.part(
+        "diversity", lambda: diversity(synthetic_full, train_full, test_full, schema)
+    )
+    start = time.perf_counter()
+    validity_result = validity(synthetic_full, train_full, schema, wrong_type, num_rejected)
+    run.seconds["validity"] = round(time.perf_counter() - start, 3)
+    run.part("figures", lambda: add_figures(figures, prepared))
+    verdict = judge(fidelity, detection, utility, validity_result, privacy_result)
     return Evaluation(
         format_version=REPORT_FORMAT_VERSION,
         scorer=scorer,
         seed=seed,
         seconds=run.seconds,
         dataset=dataset,
-        verdict=Verdict("unknown", "", ()),
+        verdict=verdict,
         fidelity=fidelity,
         detection=detection,
         utility=utility,
-        validity=pending,
-        diversity=pending,
-        privacy=pending,
+        validity=validity_result,
+        diversity=diversity_result,
+        privacy=privacy_result,
         libraries=_libraries(),
         figures=figures,
     )
@@ -176,13 +205,17 @@ def _dataset(
     )
 
 
-def _fidelity(prepared: Prepared, seed: int) -> Fidelity:
+def _fidelity(prepared: Prepared, seed: int, max_rows: int) -> Fidelity:
     if not prepared.used:
         raise NotComputableError("no numerical or categorical column")
     columns = column_fidelity(prepared)
     pairs = trend_errors(prepared, prepared.synthetic, seed)
     floor = trend_errors(prepared, prepared.test, seed)
     num_used = len(prepared.used)
+    try:
+        quality = precision_recall(prepared, seed, max_rows=max_rows)
+    except NotComputableError as reason:
+        quality = NotComputed(str(reason))
     return Fidelity(
         shape_error=mean_error([column.shape_error for column in columns]),
         trend_error=mean_error([pair.trend_error for pair in pairs]),
@@ -191,7 +224,7 @@ def _fidelity(prepared: Prepared, seed: int) -> Fidelity:
         columns=columns,
         pairs=tuple(pairs),
         num_pairs_total=num_used * (num_used - 1) // 2,
-        precision_recall=NotComputed("not available yet"),
+        precision_recall=quality,
     )
 
 
@@ -200,7 +233,12 @@ def _utility(
 ) -> Utility:
     result, curves = strict_utility(prepared, seed, num_seeds=num_seeds)
     figures.roc_curves.update(curves)
-    return result
+    if scorer == "strict":
+        return result
+    try:
+        return add_paper_scores(result, prepared, seed)
+    except NotComputableError as reason:
+        return replace(result, notes=(*result.notes, str(reason)))
 
 
 def _libraries() -> dict[str, str]:

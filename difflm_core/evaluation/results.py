@@ -357,7 +357,7 @@ class Evaluation:
     fidelity: Fidelity | NotComputed
     detection: Detection | NotComputed
     utility: Utility | NotComputed
-    validity: Validity | NotComputed
+    validity: Validity
     diversity: Diversity | NotComputed
     privacy: Privacy | NotComputed
     libraries: dict[str, str]
