@@ -268,9 +268,8 @@ class _ToCanonical:
 
     def _number(self, array: pa.Array) -> pa.Array:
         if self.column.kind is ColumnKind.FLOAT:
-            if pat.is_decimal(
-                array.type
-            ):  # Through text: the direct cast is not the nearest float.
+            if pat.is_decimal(array.type):
+                # Through text, because the direct cast does not give the nearest float.
                 array = array.cast(pa.string())
             return self._cast(array, pa.float64(), safe=False)
         if pat.is_floating(array.type):

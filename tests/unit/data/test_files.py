@@ -213,9 +213,13 @@ def test_no_rows_still_make_a_file(tmp_path):
 
 
 def test_failure_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), RecordWriter(tmp_path / "t.parquet", SCHEMA) as writer:
-        writer.write(rows(ROW_GROUP_ROWS))
-        raise RuntimeError
+    def fail_halfway():
+        with RecordWriter(tmp_path / "t.parquet", SCHEMA) as writer:
+            writer.write(rows(ROW_GROUP_ROWS))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,10 +229,13 @@ def test_full_disk_is_explained(tmp_path, monkeypatch):
     def full(table, delimiter):
         raise OSError(28, "No space left on device")
 
-    writer = RecordWriter(tmp_path / "t.csv", SCHEMA)
-    with pytest.raises(StageError) as error, writer:
-        monkeypatch.setattr(writers, "delimited_lines", full)
-        writer.write(rows(10))
+    def write():
+        with RecordWriter(tmp_path / "t.csv", SCHEMA) as writer:
+            monkeypatch.setattr(writers, "delimited_lines", full)
+            writer.write(rows(10))
+
+    with pytest.raises(StageError) as error:
+        write()
     assert "t.csv: writing failed: No space left on device" in str(error.value)
     assert "free space" in str(error.value)
     assert list(tmp_path.iterdir()) == []

@@ -85,8 +85,10 @@ def test_missing_spelling_is_evident_in_a_typed_column(spelling, values):
     assert column.distinct == clean.distinct
 
 
-@pytest.mark.parametrize(("spelling", "is_missing"), [("?", True), ("N/A", True), ("NaN", True),
-                                                     ("NA", False), ("None", False), ("-", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spelling", "is_missing"),
+    [("?", True), ("N/A", True), ("NaN", True), ("NA", False), ("None", False), ("-", False)],
+)
 def test_missing_spelling_among_categories(spelling, is_missing):
     column = column_of(["DE", "FR", "FR", spelling])
     assert column.kind is K.CATEGORICAL

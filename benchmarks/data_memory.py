@@ -1,0 +1,111 @@
+"""Speed and memory of reading data: they must not depend on the number of rows.
+
+    python benchmarks/data_memory.py [--rows 10000 1000000]
+
+For each size a CSV file of mixed columns is generated, then a fresh process infers its schema,
+converts it to canonical types, samples rows and writes it again. The peak memory of that process
+(less what the imports take) and the cells per second of each step are printed as a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def generate(path: Path, num_rows: int) -> None:
+    """Write a CSV file with one column of each kind, some of high cardinality."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    with path.open("w") as file:
+        file.write("id,age,income,city,member,joined,seen,comment,code,score,empty,level\n")
+        for start in range(0, num_rows, 50_000):
+            size = min(50_000, num_rows - start)
+            ages, cities = random.integers(18, 90, size), random.integers(0, 300, size)
+            incomes, scores = random.lognormal(10, 1, size), random.random(size)
+            days, codes = random.integers(1, 29, size), random.integers(0, 10**9, size)
+            for i in range(size):
+                row = start + i + 1
+                file.write(
+                    f"{row},{ages[i]},{incomes[i]:.2f},city {cities[i]},"
+                    f"{'yes' if ages[i] % 2 else 'no'},{days[i]:02d}/0{days[i] % 9 + 1}/2023,"
+                    f"2023-01-{days[i]:02d} 10:{days[i]:02d}:{codes[i] % 60:02d},"
+                    f"visited the shop number {codes[i]} and left happy,"
+                    f"C{codes[i]:09d}X,{scores[i]:.6f},{'NA' if i % 7 else ages[i]},"
+                    f"{'low' if scores[i] < 0.5 else 'high'}\n"
+                )
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Run the steps on one file; meant for a process of its own."""
+    import pyarrow.csv
+    import pyarrow.parquet  # noqa: F401
+
+    from difflm_core.data.inference import infer_schema
+    from difflm_core.data.readers import open_source
+    from difflm_core.data.sampling import sample_rows
+    from difflm_core.data.writers import RecordWriter
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    source = open_source(path)
+    started = time.perf_counter()
+    schema = infer_schema(source)
+    inferred = time.perf_counter()
+    cells = sum(batch.num_rows for batch in source.canonical_batches(schema)) * len(schema.columns)
+    converted = time.perf_counter()
+    sample_rows(source.canonical_batches(schema), 10_000, seed=0)
+    sampled = time.perf_counter()
+    with RecordWriter(path.with_suffix(".parquet"), schema) as writer:
+        for batch in source.canonical_batches(schema):
+            writer.write(batch)
+    written = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "infer": cells / (inferred - started) / 1e6,
+        "convert": cells / (converted - inferred) / 1e6,
+        "sample": cells / (sampled - converted) / 1e6,
+        "write": cells / (written - sampled) / 1e6,
+        "memory": (peak - before) / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    print("| rows | file MB | infer | convert | convert + sample | convert + write | memory MB |")
+    print("|-|-|-|-|-|-|-|")
+    for num_rows in arguments.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "table.csv"
+            generate(path, num_rows)
+            command = [sys.executable, __file__, "--measure", str(path)]
+            root = str(Path(__file__).parent.parent)
+            result = subprocess.run(  # noqa: S603 - this very file
+                command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": root}
+            )
+            found = json.loads(result.stdout)
+            size = path.stat().st_size / 1e6
+            print(
+                f"| {num_rows:,} | {size:.1f} | {found['infer']:.1f} | {found['convert']:.1f} | "
+                f"{found['sample']:.1f} | {found['write']:.1f} | {found['memory']:.0f} |"
+            )
+    print("\nSpeeds in million cells per second, one thread.")
+
+
+if __name__ == "__main__":
+    main()
