@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from difflm_core.evaluation.protocol import evaluate
+    from difflm_core.evaluation.report import write_report
     from difflm_core.evaluation.results import Evaluation
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "write_report"]
 
 _HOMES = {
     "evaluate": "difflm_core.evaluation.protocol",
+    "write_report": "difflm_core.evaluation.report",
     "Evaluation": "difflm_core.evaluation.results",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from difflm_core.data.identifiers import IdentifierPattern
 from difflm_core.data.schema import Column, ColumnKind, Schema
 from difflm_core.evaluation.privacy import hash_rows
 from difflm_core.evaluation.results import (
@@ -157,8 +157,8 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _mask(values: pa.ChunkedArray) -> Mask:
-    return np.array(pc.fill_null(values, False).to_numpy(), dtype=np.bool_)
+def _mask(values: pa.ChunkedArray | pa.Array) -> Mask:
+    return np.array(pc.fill_null(values, False).to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 def _out_of_range(made: pa.ChunkedArray, real: pa.ChunkedArray, column: Column) -> Mask:
@@ -214,14 +214,11 @@ def _bad_identifier(made: pa.ChunkedArray, column: Column) -> tuple[Mask, Mask]:
     clean = np.zeros(len(made), dtype=np.bool_)
     if column.kind is not ColumnKind.IDENTIFIER:
         return clean, clean
-    values = made.to_pylist()
+    values: list[str | None] = made.to_pylist()
     bad = clean
     if column.pattern is not None:
-        try:
-            pattern = re.compile(column.pattern)
-            bad = np.array([v is not None and not pattern.fullmatch(v) for v in values], np.bool_)
-        except re.error:
-            bad = clean  # not a regular expression: another notation, not checked here
+        matching = IdentifierPattern.parse(column.pattern).matches(made.combine_chunks())
+        bad = _mask(pc.and_(pc.invert(matching), pc.is_valid(made.combine_chunks())))
     seen: set[str] = set()
     repeated = clean.copy()
     for row, value in enumerate(values):
