@@ -136,8 +136,11 @@ class _ToCanonical:
         if pat.is_null(array.type):
             return pa.nulls(len(array), self.column.arrow_type)
         if pat.is_dictionary(array.type):
-            dictionary = self._convert_plain(array.dictionary)
-            return dictionary.take(array.indices)
+            if self.column.arrow_type == pa.string() and self.column.kind is not (
+                ColumnKind.CONSTANT
+            ):  # Any value fits, so each is converted once; otherwise errors need the rows.
+                return self._convert_plain(array.dictionary).take(array.indices)
+            array = array.dictionary.take(array.indices)
         if is_text_type(array.type) and self.column.kind in (*TEMPORAL_KINDS, ColumnKind.BOOLEAN):
             # Parse each spelling once; errors are located in the full array.
             encoded = array.cast(pa.string()).dictionary_encode()

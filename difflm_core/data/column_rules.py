@@ -12,11 +12,14 @@ from difflm_core.data.spellings import ALL_MISSING, UNMISTAKABLE_MISSING
 from difflm_core.data.trackers import RunningNumber
 
 _NAME_OF_IDENTIFIER = re.compile(
-    r"(^|[_\s.\-])(id|no|nr|num|number|key|uuid|guid|idx|index|rowid|pk|hash|ref)$"
-    r"|[a-z](Id|ID|No|Uuid|UUID|Key)$|^unnamed: 0$",
+    r"(^|[_\s.\-])(id|no|nr|num|number|key|uuid|guid|idx|index|rowid|pk|hash|ref)$|^unnamed: 0$",
     re.IGNORECASE,
 )
 _CAMEL_ID = re.compile(r"[a-z0-9](Id|ID|No|Uuid|UUID|Key|Number)$")
+_DECORATED_NUMBER = re.compile(
+    r"^(?!\d+$)[-+(]*[$€£¥]?\s?[-+]?\d{1,3}([,.' ]?\d{3})*([.,]\d+)?\)?"
+    r"\s?(%|[$€£¥]|[A-Za-z]{1,3})?$"
+)
 MIN_ROWS_WITHOUT_NAME = 20
 NEARLY_UNIQUE = 0.97
 DENSE = 10
@@ -116,6 +119,12 @@ def _month_leads(fmt: str) -> bool:
     return re.findall("%-?([dm])", fmt)[0] == "m"
 
 
+def is_decorated_number(profile: ColumnProfile) -> bool:
+    """Whether texts are numbers with a unit, currency, percent sign or separators."""
+    sample = profile.values.sample[:200]
+    return bool(sample) and all(_DECORATED_NUMBER.match(text.strip()) for text in sample)
+
+
 def has_identifier_name(name: str) -> bool:
     """Whether a column name says that the column identifies its rows."""
     return bool(_NAME_OF_IDENTIFIER.search(name.strip()) or _CAMEL_ID.search(name.strip()))
@@ -169,6 +178,8 @@ def decide_identifier(profile: ColumnProfile, *, forced: bool = False) -> Decisi
             return found
     threshold = 0.99 if has_identifier_name(profile.name) else 1.0
     if not forced and (profile.num_present < 2 or not _is_unique(profile, missing, threshold)):
+        return None
+    if not forced and is_decorated_number(profile):
         return None
     values = [text.strip() for text in profile.values.sample if text.strip() not in missing]
     pattern = infer_codes(values)

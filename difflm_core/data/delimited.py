@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -43,6 +43,7 @@ class Dialect:
         names: Column names.
         has_header: Whether the first record holds the names.
         pads_fields: Whether every delimiter is followed by a space that is not data.
+        has_rows: Whether anything follows the header.
     """
 
     delimiter: str
@@ -50,6 +51,7 @@ class Dialect:
     names: tuple[str, ...]
     has_header: bool
     pads_fields: bool
+    has_rows: bool = True
 
 
 class DelimitedReader:
@@ -102,14 +104,16 @@ class DelimitedReader:
         if not whole:  # The last line may be cut.
             text = text[: text.rfind("\n") + 1] or text
         delimiter = self._options.delimiter or self._find_delimiter(text)
-        return self._read_header(text, delimiter, encoding)
+        dialect = self._read_header(text, delimiter, encoding)
+        only_header = whole and dialect.has_header and len(_records(text, delimiter, 2)) == 1
+        return replace(dialect, has_rows=not only_header)
 
     def _find_delimiter(self, text: str) -> str:
         path = PurePosixPath(self.label)
         path = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
         if path.suffix.lower() in (".tsv", ".tab"):
             return "\t"
-        best, best_score = ",", (0.0, 0)
+        best, best_score = ",", (0.8, 0)
         for delimiter in _DELIMITERS:
             rows = _records(text, delimiter, 100)
             width = len(rows[0]) if rows else 1
@@ -157,8 +161,10 @@ class DelimitedReader:
             DataError: a row has too many or too few fields, or the text is in another encoding.
         """
         dialect = self.dialect
+        if not dialect.has_rows:
+            return
         ragged: list[Any] = []
-        num_rows = 0
+        num_rows, last_cell = 0, ""
 
         def on_invalid(row: Any) -> str:
             ragged.append(row)
@@ -175,11 +181,24 @@ class DelimitedReader:
                     if dialect.pads_fields:
                         columns = [pc.utf8_trim_whitespace(column) for column in columns]
                     num_rows += batch.num_rows
+                    last_cell = columns[-1][-1].as_py() if batch.num_rows else last_cell
                     yield pa.RecordBatch.from_arrays(columns, names=names)
         except pa.ArrowInvalid as error:
             raise self._explain(error, ragged, num_rows) from None
         except UnicodeDecodeError:
             raise self._encoding_error(dialect.encoding) from None
+        if "\n" in last_cell and self._num_quotes() % 2:
+            raise DataError(
+                f"{self.label}: row {num_rows} has a quote that is opened and never closed; "
+                "expected a closing quote before the end of the file; close or remove it"
+            )
+
+    def _num_quotes(self) -> int:
+        total = 0
+        with open_bytes(self.label) as stream:
+            while chunk := bytes(stream.read(_BLOCK_BYTES)):
+                total += chunk.count(b'"')
+        return total
 
     def _open(self, stream: Any, on_invalid: Any) -> Any:
         dialect = self.dialect

@@ -15,6 +15,7 @@ from difflm_core.data.column_rules import (
     decide_identifier,
     decide_temporal,
     integer_identifier,
+    is_decorated_number,
     typed_missing,
     unmistakable_numbers,
 )
@@ -255,6 +256,8 @@ def _decide_strings(profile: ColumnProfile) -> Decision:
             note = f"{shown} kept as a category; list it in missing_values if it means missing"
         return Decision(ColumnKind.CATEGORICAL, missing, note=note)
     note = None if is_prose else f"about {distinct} different values: too many for categories"
+    if is_decorated_number(profile):
+        note = "looks like numbers with separators or units: plain numbers would be learned better"
     return Decision(ColumnKind.TEXT, missing, note=note)
 
 

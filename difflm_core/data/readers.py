@@ -148,10 +148,10 @@ def _conform(batch: pa.RecordBatch, wanted: pa.Schema, label: str) -> pa.RecordB
         if array.type != item.type:
             try:
                 array = array.cast(item.type)
-            except pa.ArrowInvalid as error:
+            except pa.ArrowInvalid:
                 raise DataError(
-                    f"{label}, column {item.name!r}: found type {array.type}, expected "
-                    f"{item.type} as in the other files: {error}"
+                    f"{label}, column {item.name!r}: found {array.type} values that do not fit "
+                    f"{item.type}, the type expected from the other files; convert the column"
                 ) from None
         arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=wanted)
@@ -228,6 +228,8 @@ def _open_memory(source: Any) -> Source:
 
 def _open_files(source: str | Path | Seq[str | Path], options: ReadOptions) -> Source:
     items = [source] if isinstance(source, str | Path) else list(source)
+    if not items:
+        raise DataError("found an empty list of files, expected at least one path")
     uris = [uri for item in items for uri in _expand(str(item), options)]
     label = str(items[0]) if len(items) == 1 else f"{items[0]} and {len(items) - 1} more"
     readers: list[FileReader] = []

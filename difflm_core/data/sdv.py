@@ -51,7 +51,7 @@ def _column(name: str, fields: dict[str, Any], source: str) -> dict[str, Any]:
         return column | {"kind": "boolean"}
     if sdtype == "numerical":
         kind = "integer" if fields.get("computer_representation") in _INTEGERS else "float"
-        # SDV writes "Float" for whole numbers too; without a representation the data decides.
+        # Without a representation SDV means any number; whole ones then have 0 decimals.
         return column | {"kind": kind}
     if sdtype == "datetime":
         return column | _datetime(fields, f"{source}, column {name!r}")

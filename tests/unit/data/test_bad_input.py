@@ -65,7 +65,7 @@ def test_directory_of_mixed_formats(tmp_path, write):
 
 @pytest.mark.parametrize(
     ("content", "name"),
-    [("", "e.csv"), ("\n\n", "e.csv"), ("", "e.jsonl"), ("a,b\n", "e.csv")],
+    [("", "e.csv"), ("\n\n", "e.csv"), ("", "e.jsonl"), ("a,b\n", "e.csv"), ("a", "e.csv")],
 )
 def test_empty_table(write, content, name):
     with pytest.raises(DataError) as error:
@@ -284,6 +284,26 @@ def test_ragged_row(write):
     assert "private" not in text
 
 
+def test_quote_that_is_never_closed(write):
+    with pytest.raises(DataError) as error:
+        infer_schema(write('a,b\n1,x\n2,"y\n3,z\n'))
+    message_of(error, "row 2", "never closed", "close or remove")
+    assert infer_schema(write('a,b\n1,x\n2,"y\n3,z"\n')).column("b").distinct == 2
+
+
+def test_numbers_with_units_are_not_identifiers(write):
+    for form in ("{}%", "${},000.50", "{},5", "{} kg"):
+        rows = "".join('"' + form.format(i) + '"\n' for i in range(1, 100))
+        column = infer_schema(write("pay\n" + rows)).column("pay")
+        assert column.kind is ColumnKind.TEXT, form
+        assert "plain numbers" in column.note
+
+
+def test_empty_list_of_files():
+    with pytest.raises(DataError, match="empty list of files"):
+        open_source([])
+
+
 def test_wrong_encoding(write):
     content = "name,n\n" + "x,1\n" * 3 + "Müller,2\n"
     path = write(content.encode("latin-1"))
@@ -369,6 +389,15 @@ def test_row_numbers_count_through_batches():
     table = pa.table({"n": ["1"] * 70_000 + ["x9"]})
     with pytest.raises(DataError, match="first in row 70001"):
         list(open_source(table).canonical_batches(schema))
+
+
+@pytest.mark.parametrize("storage", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_row_numbers_where_spellings_repeat(storage):
+    days = ["2024-01-05", "2024-01-06"] * 20 + ["2024-01-32", "2024-01-05", "2024-01-32"]
+    schema = Schema(columns=(Column(name="day", kind=ColumnKind.DATE, format="%Y-%m-%d"),))
+    with pytest.raises(DataError) as error:
+        to_canonical(pa.table({"day": pa.array(days).cast(storage)}), schema, first_row=100)
+    message_of(error, "found 2 values such as text of the form '9999-99-99'", "row 141")
 
 
 def test_missing_value_in_a_column_that_may_not():

@@ -131,7 +131,8 @@ def test_delimited_files_are_inverted_exactly(tmp_path_factory, case, name):
     path = tmp_path_factory.mktemp("t") / name
     with RecordWriter(path, schema) as writer:
         writer.write(table)
-    source = open_source(path, header=True)
+    delimiter = "\t" if name == "t.tsv" else ","  # One cell is too little to find it.
+    source = open_source(path, header=True, delimiter=delimiter)
     assert source.names == schema.names
     assert pa.Table.from_batches(source.canonical_batches(schema)).equals(table)
 

@@ -146,7 +146,9 @@ def test_unique_numbers_are_not_identifiers_without_a_reason():
     random = np.random.default_rng(0)
     incomes = random.choice(10**6, 300, replace=False)
     assert column_of([str(n) for n in incomes], "income").kind is K.INTEGER
+    assert column_of([str(n) for n in incomes], "paid").kind is K.INTEGER
     assert column_of([str(n) for n in incomes], "account_id").kind is K.IDENTIFIER
+    assert column_of([str(n) for n in incomes], "AccountID").kind is K.IDENTIFIER
     assert column_of([str(year) for year in range(1990, 2020)], "year").kind is K.INTEGER
 
 
