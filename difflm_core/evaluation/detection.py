@@ -9,6 +9,7 @@ regression on the same folds is the second, weaker witness, as in SDMetrics' Log
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ def tree_auc(
         scores.append(float(roc_auc_score(labels[test_rows], predicted)))
         found = model.get_booster().get_score(importance_type="total_gain")
         for name, gain in found.items():
-            gains[int(str(name)[1:])] += float(gain if np.isscalar(gain) else np.sum(gain))
+            gains[int(str(name)[1:])] += float(np.sum(gain))
     return scores, gains
 
 
@@ -137,7 +138,7 @@ def _scaled(values: NDArray[np.float64], reference: NDArray[np.float64]) -> NDAr
 
 
 def _logistic_auc(prepared: Prepared, positive: Split, negative: Split, seed: int) -> list[float]:
-    features = sparse.vstack(
+    features: Any = sparse.vstack(
         [one_hot(prepared, positive, negative), one_hot(prepared, negative, negative)],
         format="csr",
     )

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from sdmetrics.reports.single_table._properties import (  # the properties of its QualityReport
-    ColumnPairTrends,
-    ColumnShapes,
-)
+from sdmetrics.column_pairs import ContingencySimilarity, CorrelationSimilarity
+from sdmetrics.single_column import KSComplement, TVComplement
 
 from difflm_core.evaluation.results import ColumnFidelity, PairFidelity
 from difflm_core.evaluation.tables import Prepared, Role, Split, seeded_rows
 
 MAX_TREND_PAIRS = 2000
+
+_Binned = list[tuple[pd.DataFrame, dict[str, pd.Series]]]  # tables, and their binned columns
 
 
 def shape_errors(prepared: Prepared, split: Split) -> dict[str, tuple[float | None, str | None]]:
@@ -33,19 +34,16 @@ def shape_errors(prepared: Prepared, split: Split) -> dict[str, tuple[float | No
     """
     errors: dict[str, tuple[float | None, str | None]] = {}
     real, synthetic = prepared.frame(prepared.train), prepared.frame(split)
-    computable: list[str] = []
     for name in prepared.used:
-        if not real[name].notna().any():
+        if not _has_values(real, name):
             errors[name] = (None, "no value in the training table")
-        elif not synthetic[name].notna().any():
+        elif not _has_values(synthetic, name):
             errors[name] = (100.0, None)  # real values, none of them generated
         else:
-            computable.append(name)
-    if computable:
-        scores = _run(ColumnShapes(), prepared, real[computable], synthetic[computable], None)
-        for name, score in zip(scores["Column"], scores["Score"], strict=True):
-            errors[str(name)] = (_error(score), None)
-    return {name: errors[name] for name in prepared.used}
+            number = prepared.roles[name] is Role.NUMERICAL
+            metric: Any = KSComplement if number else TVComplement
+            errors[name] = (_error(metric.compute(real[name], synthetic[name])), None)
+    return errors
 
 
 def trend_errors(prepared: Prepared, split: Split, seed: int) -> list[PairFidelity]:
@@ -57,25 +55,17 @@ def trend_errors(prepared: Prepared, split: Split, seed: int) -> list[PairFideli
     real, synthetic = prepared.frame(prepared.train), prepared.frame(split)
     pairs = list(itertools.combinations(prepared.used, 2))
     pairs = [pairs[i] for i in seeded_rows(len(pairs), MAX_TREND_PAIRS, seed)]
+    binned: _Binned = [(real, {}), (synthetic, {})]
     results: list[PairFidelity] = []
-    computable: list[tuple[str, str]] = []
     for first, second in pairs:
+        metric = _pair_metric(prepared, first, second)
         reason = _pair_reason(prepared, real, synthetic, first, second)
+        error = None
         if reason is None:
-            computable.append((first, second))
-        else:
-            results.append(
-                PairFidelity(first, second, _pair_metric(prepared, first, second), None, reason)
-            )
-    if computable:
-        table = _run(ColumnPairTrends(), prepared, real, synthetic, computable)
-        rows = zip(table["Column 1"], table["Column 2"], table["Metric"], table["Score"])
-        for first, second, metric, score in rows:
-            error = _error(score)
-            reason = None if error is not None else "undefined (no rows with both values)"
-            results.append(PairFidelity(str(first), str(second), str(metric), error, reason))
-    order = {pair: index for index, pair in enumerate(pairs)}
-    return sorted(results, key=lambda result: order[(result.first, result.second)])
+            error = _pair_error(prepared, (real, synthetic), binned, first, second)
+            reason = None if error is not None else "undefined (no spread in the rows with both)"
+        results.append(PairFidelity(first, second, metric, error, reason))
+    return results
 
 
 def mean_error(errors: list[float | None]) -> float | None:
@@ -124,11 +114,11 @@ def _pair_reason(
     prepared: Prepared, real: pd.DataFrame, synthetic: pd.DataFrame, first: str, second: str
 ) -> str | None:
     for name in (first, second):
-        if not real[name].notna().any() or not synthetic[name].notna().any():
+        if not _has_values(real, name) or not _has_values(synthetic, name):
             return f"{name} has no values"
     if _pair_metric(prepared, first, second) == "CorrelationSimilarity":
         for name in (first, second):
-            if real[name].nunique() < 2 or synthetic[name].nunique() < 2:
+            if _num_values(real, name) < 2 or _num_values(synthetic, name) < 2:
                 return f"{name} is constant, correlation is undefined"
         for frame in (real, synthetic):
             if len(frame[[first, second]].dropna()) < 2:
@@ -136,25 +126,48 @@ def _pair_reason(
     return None
 
 
-def _run(
-    prop: ColumnShapes | ColumnPairTrends,
-    prepared: Prepared,
-    real: pd.DataFrame,
-    synthetic: pd.DataFrame,
-    pairs: list[tuple[str, str]] | None,
-) -> pd.DataFrame:
-    metadata = {
-        "columns": {
-            name: {"sdtype": str(prepared.roles[str(name)])} for name in real.columns.astype(str)
-        }
-    }
+def _bins(values: pd.Series) -> pd.Series:
+    """Ten equal bins over the values' own range, as SDMetrics' ColumnPairTrends makes them."""
+    edges = np.histogram_bin_edges(values.dropna())
+    return pd.Series(np.digitize(values, edges), index=values.index, name=values.name)
+
+
+def _pair_error(
+    prepared: Prepared, tables: Sequence[pd.DataFrame], binned: _Binned, first: str, second: str
+) -> float | None:
+    metric: Any = ContingencySimilarity
+    if _pair_metric(prepared, first, second) == "CorrelationSimilarity":
+        metric = CorrelationSimilarity
+        pair = [table[[first, second]] for table in tables]
+    elif prepared.roles[first] is prepared.roles[second]:
+        pair = [table[[first, second]] for table in tables]
+    else:
+        columns = [[_column(prepared, t, b, n) for n in (first, second)] for t, b in binned]
+        pair = [pd.concat(both, axis=1) for both in columns]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        if pairs is None:
-            return cast(pd.DataFrame, prop._generate_details(real, synthetic, metadata))
-        return cast(
-            pd.DataFrame, prop._generate_details(real, synthetic, metadata, column_pairs=pairs)
-        )
+        return _error(metric.compute(pair[0], pair[1]))
+
+
+def _column(
+    prepared: Prepared, table: pd.DataFrame, bins: dict[str, pd.Series], name: str
+) -> pd.Series:
+    number = prepared.roles[name] is Role.NUMERICAL
+    if number and name not in bins:
+        bins[name] = _bins(_series(table, name))
+    return bins[name] if number else _series(table, name)
+
+
+def _series(table: pd.DataFrame, name: str) -> pd.Series:
+    return cast(pd.Series, table[name])
+
+
+def _has_values(table: pd.DataFrame, name: str) -> bool:
+    return bool(_series(table, name).notna().any())
+
+
+def _num_values(table: pd.DataFrame, name: str) -> int:
+    return int(_series(table, name).nunique())
 
 
 def _error(score: object) -> float | None:

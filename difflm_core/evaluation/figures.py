@@ -55,7 +55,9 @@ def column_histogram(prepared: Prepared, name: str) -> ColumnHistogram | None:
     shares = [share[top] for share in counts]
     if size > MAX_LABELS:
         labels.append(f"{size - MAX_LABELS} others")
-        shares = [np.append(s, c[order[MAX_LABELS:]].sum()) for s, c in zip(shares, counts)]
+        shares = [
+            np.append(s, c[order[MAX_LABELS:]].sum()) for s, c in zip(shares, counts, strict=True)
+        ]
     return ColumnHistogram(name, "categorical", None, tuple(labels), shares[0], shares[1])
 
 

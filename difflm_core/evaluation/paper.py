@@ -28,7 +28,7 @@ import xgboost
 from numpy.typing import NDArray
 
 from difflm_core.evaluation.results import LearnerScore, NotComputableError, Utility
-from difflm_core.evaluation.tables import Prepared, Role, Split
+from difflm_core.evaluation.tables import Prepared, Split
 from difflm_core.evaluation.utility import (
     Problem,
     find_problem,
@@ -172,14 +172,14 @@ class _Model:
         if self._problem.task == "regression":
             return np.asarray(self._model.predict(features), dtype=np.float64)
         result = np.zeros((features.shape[0], len(self._problem.classes)))
-        result[:, self._present] = 1.0 if self._model is None else self._model.predict_proba(features)
+        result[:, self._present] = (
+            1.0 if self._model is None else self._model.predict_proba(features)
+        )
         return result
 
 
 def _settings() -> list[dict[str, float]]:
-    return [
-        dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())
-    ]
+    return [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
 
 
 def _complete(split: Split, problem: Problem) -> tuple[Split, int]:

@@ -92,7 +92,9 @@ def _category_bars(item: ColumnHistogram) -> str:
         )
     name = escape(f"{item.name}: real and synthetic shares", quote=True)
     body = "".join(parts)
-    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{name}">{body}</svg>'
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{name}">{body}</svg>'
+    )
 
 
 def matrix(names: Sequence[str], values: Floats, *, diverging: bool) -> str:

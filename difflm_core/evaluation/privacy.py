@@ -6,11 +6,12 @@ the definition of a harmless neighbour. Distances are those of `neighbours.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pandas import util as pandas_util
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -26,7 +27,7 @@ from difflm_core.evaluation.results import (
     Privacy,
     TextCopies,
 )
-from difflm_core.evaluation.tables import Prepared, seeded_rows, to_labels, to_numbers
+from difflm_core.evaluation.tables import Prepared, pc, seeded_rows, to_labels, to_numbers
 
 MIN_ROWS = 10
 MIN_ATTACK_ROWS = 50
@@ -36,6 +37,8 @@ NUM_BINS = 40
 
 Floats = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
+
+hash_array: Any = pandas_util.hash_array
 
 
 def hash_rows(table: pa.Table, schema: Schema) -> Hashes:
@@ -47,11 +50,11 @@ def hash_rows(table: pa.Table, schema: Schema) -> Hashes:
         values = table.column(column.name)
         if column.arrow_type == pa.string() or column.kind is ColumnKind.BOOLEAN:
             labels = pc.dictionary_encode(to_labels(values)).combine_chunks()
-            words = pd.util.hash_array(labels.dictionary.to_numpy(zero_copy_only=False))
+            words = hash_array(labels.dictionary.to_numpy(zero_copy_only=False))
             codes = np.array(pc.fill_null(labels.indices, -1).to_numpy(), dtype=np.int64)
             hashed = np.append(words, np.uint64(0x9E3779B97F4A7C15))[codes]
         else:
-            hashed = pd.util.hash_array(to_numbers(values) + 0.0)  # + 0.0: -0.0 becomes 0.0
+            hashed = hash_array(to_numbers(values) + 0.0)  # + 0.0: -0.0 becomes 0.0
         total = (total ^ hashed) * np.uint64(0x100000001B3) + np.uint64(0x2545F4914F6CDD1D)
         total ^= total >> np.uint64(29)
     return total

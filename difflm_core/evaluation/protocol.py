@@ -112,9 +112,7 @@ def evaluate(
         raise ConfigError(f"evaluation.scorer: found {scorer!r}, expected one of {SCORERS}")
     if sample_rows < 1:
         raise ConfigError(f"evaluation.sample_rows: found {sample_rows}, expected at least 1")
-    synthetic_full, wrong_type, train_full, test_full = _conform_all(
-        synthetic, train, test, schema
-    )
+    synthetic_full, wrong_type, train_full, test_full = _conform_all(synthetic, train, test, schema)
     prepared = prepare(
         sample_table(synthetic_full, sample_rows, seed),
         sample_table(train_full, sample_rows, seed),

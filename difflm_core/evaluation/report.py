@@ -210,6 +210,12 @@ def render_markdown(evaluation: Evaluation, *, title: str) -> str:
 
 def _cell(text: str) -> str:
     """Escape what would break a Markdown table or become HTML."""
-    for sign, escaped in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+    for sign, escaped in (
+        ("\\", "\\\\"),
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "\\|"),
+    ):
         text = text.replace(sign, escaped)
     return text.replace("`", "\\`").replace("\n", " ").replace("\r", " ")

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pc_module
 from numpy.typing import NDArray
 
 from difflm_core.data.schema import Column, ColumnKind, Schema
 from difflm_core.errors import DataError
+
+pc: Any = pc_module  # its functions are made at run time and have no stubs
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,9 @@ def find_problem(prepared: Prepared) -> Problem:
     if np.count_nonzero(counts) < 2:
         raise NotComputableError("the target has fewer than two classes in the training table")
     if len(classes) > MAX_CLASSES:
-        raise NotComputableError(f"the target has {len(classes)} classes, the limit is {MAX_CLASSES}")
+        raise NotComputableError(
+            f"the target has {len(classes)} classes, the limit is {MAX_CLASSES}"
+        )
     if len(classes) == 2:
         return Problem(target, "binary", classes, int(np.argmin(counts)))
     return Problem(target, "multiclass", classes, 0)
@@ -103,12 +106,12 @@ def score_predictions(problem: Problem, labels: Floats, predicted: Floats) -> di
         truth = labels == problem.positive
         return {
             "auc": _auc(truth, predicted[:, problem.positive]),
-            "f1": float(f1_score(truth, hard == problem.positive, zero_division=0.0)),
+            "f1": float(_f1(truth, hard == problem.positive, "binary")),
             "accuracy": accuracy,
         }
     return {
         "macro_auc": macro_auc(labels, predicted),
-        "macro_f1": float(f1_score(labels, hard, average="macro", zero_division=0.0)),
+        "macro_f1": float(_f1(labels, hard, "macro")),
         "accuracy": accuracy,
     }
 
@@ -283,6 +286,11 @@ def _primary(problem: Problem, metric: str, labels: Floats, predicted: Floats) -
     return macro_auc(labels, predicted)
 
 
+def _f1(truth: NDArray[Any], predicted: NDArray[Any], average: str) -> float:
+    absent: Any = 0.0  # no prediction of a class scores 0
+    return float(f1_score(truth, predicted, average=average, zero_division=absent))
+
+
 def _auc(truth: NDArray[np.bool_], scores: Floats) -> float:
     if truth.all() or not truth.any():
         return float("nan")
@@ -302,7 +310,9 @@ def _roc_curves(
     for source in ("real", "synthetic"):
         predicted = predictions["xgboost", source][:, problem.positive]
         false_rate, true_rate, _ = roc_curve(truth, predicted)
-        curves[source] = (grid, np.interp(grid, false_rate, true_rate))
+        curve = np.interp(grid, false_rate, true_rate)
+        curve[0] = 0.0
+        curves[source] = (grid, curve)
     return curves
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from difflm_core.data.identifiers import IdentifierPattern
@@ -20,7 +19,7 @@ from difflm_core.evaluation.results import (
     NotComputableError,
     Validity,
 )
-from difflm_core.evaluation.tables import NUMERICAL_KINDS, to_labels, to_numbers
+from difflm_core.evaluation.tables import NUMERICAL_KINDS, pc, to_labels, to_numbers
 
 RARE_SHARE = 0.01
 MAX_NAMED_CATEGORIES = 100_000
@@ -93,9 +92,7 @@ def diversity(synthetic: pa.Table, train: pa.Table, test: pa.Table, schema: Sche
         if column.kind not in (ColumnKind.IDENTIFIER, ColumnKind.CONSTANT, ColumnKind.TEXT)
     ]
     size = min(table.num_rows for table in (synthetic, train, test))
-    rates = [
-        duplicate_rate(hash_rows(table, schema)[:size]) for table in (synthetic, train, test)
-    ]
+    rates = [duplicate_rate(hash_rows(table, schema)[:size]) for table in (synthetic, train, test)]
     return Diversity(
         duplicate_rate=rates[0],
         train_duplicate_rate=rates[1],
@@ -112,7 +109,9 @@ def duplicate_rate(hashes: NDArray[np.uint64]) -> float:
     return 1.0 - len(np.unique(hashes)) / len(hashes) if len(hashes) else 0.0
 
 
-def _column_diversity(made: pa.ChunkedArray, real: pa.ChunkedArray, column: Column) -> ColumnDiversity:
+def _column_diversity(
+    made: pa.ChunkedArray, real: pa.ChunkedArray, column: Column
+) -> ColumnDiversity:
     if column.kind in NUMERICAL_KINDS:
         return ColumnDiversity(column.name, None, None, None, _range_coverage(made, real), None)
     real_counts, made_counts = _counts(real), _counts(made)

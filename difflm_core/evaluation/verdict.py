@@ -41,13 +41,15 @@ def judge(
         _closest(privacy),
         _membership(privacy),
     ]
-    quality = _worst([f.light for f in findings if f.key in ("utility", "detection", "shape", "trend")])
+    quality = _worst(
+        [f.light for f in findings if f.key in ("utility", "detection", "shape", "trend")]
+    )
     safety = _worst([f.light for f in findings if f.key in ("copies", "distance", "membership")])
     light = _worst([quality, safety, findings[4].light])
-    return Verdict(light, _headline(quality, safety, findings[4].light), tuple(findings))
+    return Verdict(light, _headline(quality, safety, validity.num_invalid_rows), tuple(findings))
 
 
-def _headline(quality: str, safety: str, valid: str) -> str:
+def _headline(quality: str, safety: str, num_invalid: int) -> str:
     first = {
         GOOD: "The synthetic table is very close to the real one",
         FAIR: "The synthetic table resembles the real one, with differences a model can find",
@@ -61,7 +63,8 @@ def _headline(quality: str, safety: str, valid: str) -> str:
         UNKNOWN: "its privacy could not be measured",
     }[safety]
     joint = "but" if _rank(quality) != _rank(safety) and UNKNOWN not in (quality, safety) else "and"
-    end = "." if valid == GOOD else "; some rows break the schema."
+    rows = "row breaks" if num_invalid == 1 else "rows break"
+    end = f"; {num_invalid:,} {rows} the schema." if num_invalid else "."
     return f"{first}, {joint} {second}{end}"
 
 
@@ -133,7 +136,9 @@ def _trend(fidelity: Fidelity | NotComputed) -> Finding:
     title = "Relations (trend error)"
     rule = "green: at most 3 %, or twice the real holdout's; yellow: at most 8 %, or four times"
     if isinstance(fidelity, NotComputed) or fidelity.trend_error is None:
-        reason = fidelity.not_computed if isinstance(fidelity, NotComputed) else "no pair of columns"
+        reason = (
+            fidelity.not_computed if isinstance(fidelity, NotComputed) else "no pair of columns"
+        )
         return _missing("trend", title, reason, rule)
     floor = fidelity.holdout_trend_error or 0.0
     sentence = (
