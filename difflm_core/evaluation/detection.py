@@ -92,7 +92,7 @@ def tree_auc(
     gains = np.zeros(features.shape[1])
     scores: list[float] = []
     for fit_rows, test_rows in _folds(labels, seed):
-        model = make_estimator("xgboost", "binary", seed, num_threads(features))
+        model = make_estimator("xgboost", "binary", seed, num_threads(features.size))
         model.fit(features.iloc[fit_rows], labels[fit_rows])
         predicted = model.predict_proba(features.iloc[test_rows])[:, 1]
         scores.append(float(roc_auc_score(labels[test_rows], predicted)))

@@ -25,14 +25,14 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def num_threads(features: pd.DataFrame) -> int:
+def num_threads(num_cells: int) -> int:
     """One thread for small tables, all cores (-1) for large ones.
 
     Threads gain nothing on small tables, and on a machine that does other work beside this the
     learners' busy-waiting threads make a fit of 0.2 s take 10 s (measured). The choice depends on
     the data alone, so that a repeated evaluation gives the same figures.
     """
-    return 1 if features.size < SINGLE_THREAD_CELLS else -1
+    return 1 if num_cells < SINGLE_THREAD_CELLS else -1
 
 
 def make_estimator(learner: str, task: str, seed: int, threads: int) -> Any:
@@ -84,7 +84,7 @@ def fit_classifier(
         probabilities[:, present[0]] = 1.0
         return probabilities
     task = "binary" if len(present) == 2 else "multiclass"
-    model = make_estimator(learner, task, seed, num_threads(train_features))
+    model = make_estimator(learner, task, seed, num_threads(train_features.size))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(train_features, np.searchsorted(present, labels))
@@ -102,7 +102,7 @@ def fit_regressor(
     """Fit on numbers and return the predictions for the test rows."""
     if np.ptp(values) == 0:
         return np.full(len(test_features), values[0])
-    model = make_estimator(learner, "regression", seed, num_threads(train_features))
+    model = make_estimator(learner, "regression", seed, num_threads(train_features.size))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(train_features, values)

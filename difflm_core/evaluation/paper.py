@@ -19,7 +19,6 @@ They drop rows with missing numbers when preparing the data; here the scorer doe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
+from difflm_core.evaluation.learners import num_threads
 from difflm_core.evaluation.results import LearnerScore, NotComputableError, Utility
 from difflm_core.evaluation.tables import Prepared, Split
 from difflm_core.evaluation.utility import (
@@ -71,7 +71,6 @@ def add_paper_scores(
     utility: Utility,
     prepared: Prepared,
     seed: int,
-    progress: Callable[[str], None] | None = None,
 ) -> Utility:
     """Add the paper scorer's figures, real and synthetic, to a strict result.
 
@@ -84,8 +83,6 @@ def add_paper_scores(
     notes = list(utility.notes)
     known = _known_categories(prepared)
     for source, split in (("real", prepared.train), ("synthetic", prepared.synthetic)):
-        if progress is not None:
-            progress(f"paper scorer on {source} rows")
         usable, num_missing = _complete(split, problem)
         usable, num_unseen = _drop_unseen(usable, known)
         if num_missing or num_unseen:
@@ -160,6 +157,7 @@ class _Model:
         self._model: Any = None
 
     def fit(self, features: Floats, labels: Any) -> None:
+        self._settings["n_jobs"] = num_threads(features.size)
         if self._problem.task == "regression":
             self._model = xgboost.XGBRegressor(**self._settings).fit(features, labels)
             return

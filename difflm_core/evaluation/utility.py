@@ -6,7 +6,6 @@ kept, categories encoded over the union of all tables. The `paper` scorer is in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +130,6 @@ def strict_utility(
     seed: int,
     *,
     num_seeds: int,
-    progress: Callable[[str], None] | None = None,
 ) -> tuple[Utility, dict[str, tuple[Floats, Floats]]]:
     """Score both learners on both sources.
 
@@ -159,8 +157,6 @@ def strict_utility(
     predictions: Predictions = {}
     for learner in LEARNERS:
         for source, split in sources.items():
-            if progress is not None:
-                progress(f"{learner} on {source} rows")
             score, predicted = _learn(
                 prepared, problem, learner, source, split, test, seed, num_seeds
             )
