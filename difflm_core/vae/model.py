@@ -1,0 +1,77 @@
+"""The text-VAE: encoder, latent injection and decoder as one module.
+
+Shape legend: B batch, T slots, D latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from difflm_core.codec.grammar import Grammar
+from difflm_core.vae.decoder import DecoderSize, RecordDecoder, build_language_model
+from difflm_core.vae.encoder import EncoderSize, RecordEncoder
+from difflm_core.vae.injection import InjectionMode, LatentInjector
+from difflm_core.vae.objective import gaussian_kl, sample_posterior
+
+
+@dataclass(frozen=True)
+class VaeSize:
+    """Architecture of a text-VAE.
+
+    Attributes:
+        decoder: Size of the language model.
+        encoder: Size of the encoder.
+        latent_dim: Dimensions of the latent.
+        num_prompts: Soft prompts (or memories) that carry the latent.
+        injection: How the latent reaches the decoder.
+    """
+
+    decoder: DecoderSize
+    encoder: EncoderSize
+    latent_dim: int
+    num_prompts: int
+    injection: InjectionMode = "soft_prompt"
+
+
+class TextVae(nn.Module):
+    """A record's posterior q(z | x), and its likelihood p(x | z)."""
+
+    def __init__(self, size: VaeSize, grammar: Grammar) -> None:
+        """Build encoder, injector and decoder with random weights."""
+        super().__init__()
+        self.size = size
+        injector = LatentInjector(
+            size.injection,
+            latent_dim=size.latent_dim,
+            num_prompts=size.num_prompts,
+            width=size.decoder.width,
+            num_layers=size.decoder.num_layers,
+            num_heads=size.decoder.num_heads,
+        )
+        language_model = build_language_model(grammar, size.decoder, injector.num_prompts)
+        self.decoder = RecordDecoder(language_model, grammar, injector)
+        self.encoder = RecordEncoder(
+            size.encoder, num_slots=len(grammar), latent_dim=size.latent_dim
+        )
+
+    def posterior(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), each of shape [B, D]."""
+        return self.encoder(self.decoder.embeddings(ids_BT))
+
+    def forward(self, ids_BT: Tensor, noise_BD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood [B] and KL of each dimension [B, D], in nats.
+
+        Args:
+            ids_BT: Token ids.
+            noise_BD: Standard normal noise of the posterior sample. None: the language model
+                alone, whose KL is zero.
+        """
+        if noise_BD is None:
+            nll_B = self.decoder(ids_BT, None)
+            return nll_B, torch.zeros(ids_BT.shape[0], self.size.latent_dim, device=ids_BT.device)
+        mean_BD, logvar_BD = self.posterior(ids_BT)
+        z_BD = sample_posterior(mean_BD, logvar_BD, noise_BD)
+        return self.decoder(ids_BT, z_BD), gaussian_kl(mean_BD, logvar_BD)
