@@ -7,6 +7,7 @@ repeats the undisturbed one bit for bit, and no generator state has to be stored
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,8 @@ class Ema:
     def update(self, step: int) -> None:
         """Move the average towards the current weights after `step` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)  # pyright: ignore[reportPrivateUsage]
+        for average, parameter in zip(self.average, self.parameters, strict=True):
+            average.lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -96,9 +98,7 @@ def build_optimizers(
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
     ]
     if matrices:
-        optimizers.append(
-            torch.optim.Muon(list(matrices), lr=matrix_lr, weight_decay=weight_decay)
-        )
+        optimizers.append(torch.optim.Muon(list(matrices), lr=matrix_lr, weight_decay=weight_decay))
     return optimizers
 
 
@@ -178,7 +178,7 @@ class TrainingLoop:
     def run(
         self,
         loss_of_step: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
-        evaluate: Callable[[], tuple[float, Metrics]],
+        evaluate: Callable[[], tuple[float | None, Metrics]],
         *,
         description: str,
         num_steps: int | None = None,
@@ -187,7 +187,8 @@ class TrainingLoop:
 
         Args:
             loss_of_step: Loss of a step, and metrics to show.
-            evaluate: Score (lower is better) and metrics of the module as it is.
+            evaluate: Score (lower is better; None: not a candidate to keep) and metrics of the
+                module as it is.
             description: Title of the progress bar.
             num_steps: Stop after this many steps in all.
 
@@ -234,19 +235,19 @@ class TrainingLoop:
         state.step += 1
         return loss.detach(), {name: value.detach() for name, value in metrics.items()}
 
-    def _evaluate(self, evaluate: Callable[[], tuple[float, Metrics]]) -> dict[str, float]:
+    def _evaluate(self, evaluate: Callable[[], tuple[float | None, Metrics]]) -> dict[str, float]:
         state = self.state
         self.ema.swap()
         self.module.eval()
         with torch.inference_mode():
             score, metrics = evaluate()
         self.ema.swap()
-        state.history.append({"step": state.step, "score": score, **metrics})
-        self.progress.event("evaluation", step=state.step, score=score, **metrics)
-        if score < state.best_score:
+        state.history.append({"step": state.step, **metrics})
+        self.progress.event("evaluation", step=state.step, **metrics)
+        if score is not None and score < state.best_score:
             state.best_score, state.best_step = score, state.step
             self.best = [average.clone() for average in self.ema.average]
-        return {"valid": score, **metrics}
+        return dict(metrics)
 
     def _is_exhausted(self) -> bool:
         patience = self.options.patience
@@ -257,7 +258,7 @@ class TrainingLoop:
 
     @torch.no_grad()
     def _load_best(self) -> None:
-        weights = self.best if self.state.history else self.ema.average
+        weights = self.best if self.state.best_step else self.ema.average
         for parameter, best in zip(self.module.parameters(), weights, strict=True):
             parameter.copy_(best)
         self.module.eval()
@@ -276,9 +277,7 @@ class TrainingLoop:
         tensors["state"] = torch.tensor(
             [state.step, state.best_score, state.best_step], dtype=torch.float64
         )
-        names = sorted({name for entry in state.history for name in entry})
-        metadata = {"history": "\n".join(",".join(f"{e[n]!r}" for n in names) for e in state.history)}
-        metadata["names"] = ",".join(names)
+        metadata = {"history": json.dumps(state.history)}
         with storage.atomic_output(str(path)) as temporary:
             save_file(tensors, temporary, metadata=metadata)
 
@@ -290,7 +289,9 @@ class TrainingLoop:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
             metadata = file.metadata() or {}
         for group, values in (
-            ("weight", self.ema.parameters), ("ema", self.ema.average), ("best", self.best)
+            ("weight", self.ema.parameters),
+            ("ema", self.ema.average),
+            ("best", self.best),
         ):
             for index, value in enumerate(values):
                 value.copy_(tensors[f"{group}.{index}"])
@@ -304,7 +305,5 @@ class TrainingLoop:
                     saved["state"].setdefault(int(index), {})[name] = value
             optimizer.load_state_dict(saved)
         step, score, best_step = tensors["state"].tolist()
-        names = metadata.get("names", "").split(",")
-        rows = [line.split(",") for line in metadata.get("history", "").split("\n") if line]
-        history = [dict(zip(names, map(float, row), strict=True)) for row in rows]
+        history = json.loads(metadata["history"])
         self.state = LoopState(int(step), score, int(best_step), history)

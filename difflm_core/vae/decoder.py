@@ -78,7 +78,9 @@ class SlotTable(nn.Module):
 class RecordDecoder(nn.Module):
     """A causal language model over the slots of a record, conditioned on a latent."""
 
-    def __init__(self, language_model: GPT2LMHeadModel, grammar: Grammar, injector: LatentInjector):
+    def __init__(
+        self, language_model: GPT2LMHeadModel, grammar: Grammar, injector: LatentInjector
+    ) -> None:
         """Join a language model, the grammar of its records and the injection of latents."""
         super().__init__()
         self.language_model = language_model
@@ -153,7 +155,6 @@ def build_language_model(grammar: Grammar, size: DecoderSize, num_prompts: int) 
         bos_token_id=None,
         eos_token_id=None,
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
     )
     return GPT2LMHeadModel(config)
 

@@ -47,7 +47,6 @@ class RecordEncoder(nn.Module):
             max_position_embeddings=num_slots + 1,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            attn_implementation="sdpa",
         )
         self.bert = BertModel(config, add_pooling_layer=False)
         self.summary = nn.Parameter(torch.randn(1, 1, size.width) * 0.02)

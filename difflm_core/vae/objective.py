@@ -5,6 +5,10 @@ Source: DiffLM (arXiv 2411.03250), section 3.2 (decreasing beta); Kingma et al. 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -22,3 +26,42 @@ def gaussian_kl(mean_BD: Tensor, logvar_BD: Tensor) -> Tensor:
 def free_bits(kl_BD: Tensor, nats_per_dim: float) -> Tensor:
     """KL that counts only above `nats_per_dim` in each dimension's batch mean; a scalar."""
     return kl_BD.mean(dim=0).clamp(min=nats_per_dim).sum()
+
+
+@dataclass(frozen=True)
+class BetaSchedule:
+    """Weight of the KL divergence over a run.
+
+    The paper's schedule starts high and is multiplied down whenever the validation
+    reconstruction has stopped improving. It is a function of the evaluations so far, so a run
+    that continues from a checkpoint finds the same value.
+
+    Attributes:
+        start: Value at the beginning; the only one if `decay` is 1.
+        end: Lowest value.
+        decay: Factor of each decrease.
+        patience: Evaluations without improvement before a decrease.
+        tolerance: Smallest improvement that counts, in nats.
+    """
+
+    start: float
+    end: float = 0.0
+    decay: float = 1.0
+    patience: int = 2
+    tolerance: float = 0.01
+
+    def value(self, history: Sequence[Mapping[str, float]]) -> float:
+        """Weight after the evaluations in `history` (those without reconstruction are skipped)."""
+        beta, best, waited = self.start, math.inf, 0
+        if self.decay == 1.0:
+            return beta
+        for entry in history:
+            if "reconstruction" not in entry:
+                continue
+            if entry["reconstruction"] < best - self.tolerance:
+                best, waited = entry["reconstruction"], 0
+                continue
+            waited += 1
+            if waited >= self.patience:
+                beta, waited = max(self.end, beta * self.decay), 0
+        return beta

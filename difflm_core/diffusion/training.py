@@ -1,0 +1,138 @@
+"""Training of the latent diffusion on samples of the posterior, not only on its means.
+
+Shape legend: B batch, N rows, D latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from difflm_core.diffusion.loss import denoising_loss
+from difflm_core.diffusion.model import LatentDiffusion
+from difflm_core.diffusion.noise import training_sigma
+from difflm_core.latents import LatentBatch
+from difflm_core.progress import SILENT, Progress
+from difflm_core.seeds import numpy_generator, seed_of
+from difflm_core.training import LoopOptions, Schedule, TrainingLoop, build_optimizers
+
+VALIDATION_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """How the diffusion is trained.
+
+    Attributes:
+        num_steps: Training steps.
+        batch_rows: Latents in a step.
+        lr: Learning rate (AdamW).
+        log_sigma_mean: Mean of the log noise level seen in training.
+        log_sigma_std: Its standard deviation.
+    """
+
+    num_steps: int
+    batch_rows: int
+    lr: float
+    log_sigma_mean: float
+    log_sigma_std: float
+
+
+class LatentBatches:
+    """Scaled posteriors by step, shard by shard; one shard is in memory at a time."""
+
+    def __init__(
+        self, shards: Sequence[Callable[[], LatentBatch]], *, batch_rows: int, seed: int
+    ) -> None:
+        """Plan batches of `batch_rows` drawn from `shards`, each a random part of the rows."""
+        self.shards = shards
+        self.batch_rows = batch_rows
+        self.seed = seed
+        self._loaded = -1
+        self._latents = LatentBatch(torch.empty(0), torch.empty(0))
+
+    # Consecutive steps share a shard, so that it is read once for many steps.
+    STEPS_PER_SHARD = 64
+
+    def batch(self, step: int) -> Tensor:
+        """Posterior samples of training step `step`, shape [B, D]."""
+        turn, _ = divmod(step, self.STEPS_PER_SHARD)
+        epoch, position = divmod(turn, len(self.shards))
+        order = numpy_generator(self.seed, "latent-shards", epoch).permutation(len(self.shards))
+        shard = int(order[position])
+        if shard != self._loaded:
+            self._latents, self._loaded = self.shards[shard](), shard
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "latents", step))
+        count = self._latents.mean.shape[0]
+        rows = torch.randint(count, (self.batch_rows,), generator=generator)
+        chosen = LatentBatch(self._latents.mean[rows], self._latents.std[rows])
+        return chosen.sample(torch.randn(chosen.mean.shape, generator=generator))
+
+
+def train_latent_diffusion(
+    diffusion: LatentDiffusion,
+    batches: LatentBatches,
+    valid: LatentBatch | None,
+    recipe: DiffusionRecipe,
+    options: LoopOptions,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, float]:
+    """Train `diffusion` in place and leave it with its best averaged weights.
+
+    Args:
+        diffusion: The model; its scaler is set already.
+        batches: Scaled training latents.
+        valid: Scaled validation posteriors; None: keep the last weights.
+        recipe: How to train.
+        options: Clipping, averaging, evaluation, checkpoints.
+        seed: Seed of the run.
+        checkpoint: File to continue from and to write.
+        progress: Where the run is reported.
+
+    Returns:
+        `loss`: validation loss on fixed noise (when there is validation); `best_step`.
+    """
+    network = diffusion.network
+    device = diffusion.mean.device
+    optimizers = build_optimizers(network, [], matrix_lr=0.0, lr=recipe.lr, weight_decay=0.0)
+    loop = TrainingLoop(
+        network,
+        optimizers,
+        Schedule(recipe.num_steps, warmup_steps=100, decay_fraction=0.7),
+        options,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+    def loss_on(z_BD: Tensor, seed_of_noise: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed_of_noise)
+        levels_B = torch.randn(z_BD.shape[0], generator=generator)
+        noise_BD = torch.randn(z_BD.shape, generator=generator)
+        sigma_B = training_sigma(levels_B, recipe.log_sigma_mean, recipe.log_sigma_std)
+        return denoising_loss(network, z_BD.to(device), sigma_B.to(device), noise_BD.to(device))
+
+    def loss_of_step(step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return loss_on(batches.batch(step), seed_of(seed, "noise", step)), {}
+
+    def evaluate() -> tuple[float | None, dict[str, float]]:
+        if valid is None:
+            return None, {}
+        losses: list[Tensor] = []
+        for draw in range(VALIDATION_DRAWS):  # one level per latent is noisy: average a few
+            generator = torch.Generator().manual_seed(seed_of(seed, "valid-latents", draw))
+            z_ND = valid.sample(torch.randn(valid.mean.shape, generator=generator))
+            losses.append(loss_on(z_ND, seed_of(seed, "valid-noise", draw)))
+        loss = float(torch.stack(losses).mean())
+        return loss, {"valid_loss": loss}
+
+    state = loop.run(loss_of_step, evaluate, description="Training the latent diffusion")
+    result = {"best_step": float(state.best_step or state.step)}
+    return {"loss": state.best_score, **result} if state.best_step else result

@@ -1,0 +1,73 @@
+"""Saving and loading what generation needs: codec, text-VAE, diffusion.
+
+codec/               schema and tokens
+vae.json             architecture of the text-VAE     vae.safetensors        weights
+diffusion.json       architecture and sampler         diffusion.safetensors  weights, scaler
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+
+from difflm_core.codec.records import RecordCodec
+from difflm_core.diffusion.model import DenoiserSize, LatentDiffusion, SamplerOptions
+from difflm_core.generation.generator import Generator, diffusion_latents
+from difflm_core.vae.decoder import DecoderSize
+from difflm_core.vae.encoder import EncoderSize
+from difflm_core.vae.model import TextVae, VaeSize
+
+CODEC_FOLDER = "codec"
+
+
+def save_vae(vae: TextVae, directory: Path) -> None:
+    """Write the text-VAE's architecture and weights."""
+    _write_json(directory / "vae.json", asdict(vae.size))
+    save_model(vae, str(directory / "vae.safetensors"))
+
+
+def load_vae(directory: Path, codec: RecordCodec, device: torch.device) -> TextVae:
+    """Inverse of `save_vae`, for the records of `codec`; in eval mode."""
+    data = _read_json(directory / "vae.json")
+    data["decoder"] = DecoderSize(**data["decoder"])
+    data["encoder"] = EncoderSize(**data["encoder"])
+    vae = TextVae(VaeSize(**data), codec.grammar)
+    load_model(vae, directory / "vae.safetensors")
+    return vae.to(device).eval()
+
+
+def save_diffusion(diffusion: LatentDiffusion, sampler: SamplerOptions, directory: Path) -> None:
+    """Write the diffusion's architecture, sampler and weights."""
+    data = {"denoiser": diffusion.describe(), "sampler": asdict(sampler)}
+    _write_json(directory / "diffusion.json", data)
+    save_model(diffusion, str(directory / "diffusion.safetensors"))
+
+
+def load_diffusion(directory: Path, device: torch.device) -> tuple[LatentDiffusion, SamplerOptions]:
+    """Inverse of `save_diffusion`; in eval mode."""
+    data = _read_json(directory / "diffusion.json")
+    diffusion = LatentDiffusion(DenoiserSize(**data["denoiser"]))
+    load_model(diffusion, directory / "diffusion.safetensors")
+    return diffusion.to(device).eval(), SamplerOptions(**data["sampler"])
+
+
+def load_generator(directory: Path, device: torch.device) -> Generator:
+    """Load a complete generator from the payload of a `GeneratorBundle`."""
+    codec = RecordCodec.load(directory / CODEC_FOLDER)
+    vae = load_vae(directory, codec, device)
+    diffusion, sampler = load_diffusion(directory, device)
+    return Generator(vae, codec, diffusion_latents(diffusion, sampler))
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

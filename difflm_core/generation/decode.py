@@ -1,0 +1,135 @@
+"""Batched decoding of records from latents: cached keys and values, only allowed tokens scored.
+
+Shape legend: B batch, T slots, S tokens of a slot, D latent, E width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from difflm_core.vae.decoder import RecordDecoder
+
+
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer in buffers of the final length.
+
+    The library's growing cache copies everything at every step; its static one attends to the
+    whole length. This one writes in place and shows what has been written.
+    """
+
+    def __init__(self, length: int) -> None:
+        """Reserve `length` positions, allocated when the first keys arrive."""
+        super().__init__()
+        self.length = length
+        self._used = 0
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values of shape [B, H, ., K]; return all so far."""
+        if not self._used:
+            self.lazy_initialization(key_states, value_states)
+            batch, heads, _, width = key_states.shape
+            self._keys = key_states.new_empty(batch, heads, self.length, width)
+            self._values = value_states.new_empty(batch, heads, self.length, width)
+        end = self._used + key_states.shape[2]
+        self._keys[:, :, self._used : end] = key_states
+        self._values[:, :, self._used : end] = value_states
+        self._used = end
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+
+@torch.inference_mode()
+def decode_tokens(
+    decoder: RecordDecoder,
+    z_BD: Tensor | None,
+    batch: int,
+    generator: torch.Generator,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> Tensor:
+    """Sample records token by token.
+
+    Args:
+        decoder: The language model; in eval mode.
+        z_BD: Latents; None samples the language model alone.
+        batch: Number of records, B.
+        generator: Draws the tokens (CPU).
+        temperature: Softmax temperature; 1 is the learned distribution.
+        top_p: Only the most probable tokens of at least this mass are kept; 1 keeps all.
+
+    Returns:
+        Token ids of the grammar, shape [B, T], int64.
+    """
+    slots = decoder.slots
+    num_slots = slots.start.shape[0]
+    embeddings = decoder.embeddings.weight
+    start, size, idle = slots.start.tolist(), slots.size.tolist(), slots.idle.tolist()
+    cache = _start_cache(decoder, z_BD, num_slots)
+    shift = decoder.injector.token_shift(z_BD)
+    inputs = decoder.injector.prompts(z_BD, batch)
+    device = embeddings.device
+    ids_BT = torch.empty(batch, num_slots, dtype=torch.int64, device=device)
+    position = 0
+    for t in range(num_slots):
+        positions = torch.arange(position, position + inputs.shape[1], device=device)[None]
+        position += inputs.shape[1]
+        output = decoder.language_model.transformer(
+            inputs_embeds=inputs, past_key_values=cache, use_cache=True, position_ids=positions
+        )
+        if size[t] == 1:
+            chosen_B = torch.full((batch,), start[t], device=device)
+        else:
+            logits_BS = (
+                output.last_hidden_state[:, -1] @ embeddings[start[t] : start[t] + size[t]].T
+            )
+            chosen_B = start[t] + _sample(logits_BS, generator, temperature, top_p)
+        if idle[t] >= 0:
+            before_B = ids_BT[:, t - 1]
+            live_B = (before_B >= slots.gate_start[t]) & (before_B < slots.gate_stop[t])
+            chosen_B = torch.where(live_B, chosen_B, idle[t])
+        ids_BT[:, t] = chosen_B
+        inputs = embeddings[chosen_B][:, None]
+        if shift is not None:
+            inputs = inputs + shift
+    return ids_BT
+
+
+def _start_cache(decoder: RecordDecoder, z_BD: Tensor | None, num_slots: int) -> Cache:
+    injector = decoder.injector
+    length = injector.num_memories + injector.num_prompts + num_slots
+    cache = Cache(layers=[PreallocatedLayer(length) for _ in range(injector.num_layers)])
+    for index, (keys, values) in enumerate(injector.memories(z_BD)):
+        cache.update(keys, values, index)
+    return cache
+
+
+def _sample(
+    logits_BS: Tensor, generator: torch.Generator, temperature: float, top_p: float
+) -> Tensor:
+    """Draw one token per row by inverting the distribution function at a uniform number."""
+    probabilities = torch.softmax(logits_BS.float() / temperature, dim=1)
+    if top_p < 1.0:
+        probabilities = _nucleus(probabilities, top_p)
+    cumulative = probabilities.cumsum(dim=1)
+    uniform = torch.rand(logits_BS.shape[0], 1, generator=generator).to(cumulative.device)
+    # Scaled by the total, so that rounding can never point past the last token.
+    point = uniform * cumulative[:, -1:]
+    return (
+        torch.searchsorted(cumulative, point, right=True)
+        .squeeze(1)
+        .clamp_(max=logits_BS.shape[1] - 1)
+    )
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Zero all but the most probable tokens whose mass reaches `top_p` (Holtzman et al. 2020)."""
+    ordered, order = probabilities.sort(dim=1, descending=True)
+    outside = ordered.cumsum(dim=1) - ordered >= top_p
+    return probabilities.scatter(1, order, ordered.masked_fill(outside, 0.0))

@@ -1,0 +1,163 @@
+"""The generator: seeds to records, exactly as many as asked for.
+
+A batch is a function of the run's seed and of its first row's global index, and is computed by
+one thread; so neither the number of threads nor that of workers changes a row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from difflm_core.codec.records import RecordCodec
+from difflm_core.diffusion.model import LatentDiffusion, SamplerOptions
+from difflm_core.errors import StageError
+from difflm_core.generation.decode import decode_tokens
+from difflm_core.seeds import numpy_generator, seed_of
+from difflm_core.vae.model import TextVae
+
+Rejections = Counter[tuple[str, str]]
+# Latents of a batch: shape [B, D] from (B, generator); None decodes without latents.
+LatentSource = Callable[[int, torch.Generator], Tensor | None]
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How freely records are drawn.
+
+    Attributes:
+        seed: Seed of the run.
+        temperature: Softmax temperature of every token.
+        top_p: Probability mass kept at every token.
+        batch_rows: Records decoded at once.
+        max_attempts: Most tries for a record that the codec rejects.
+    """
+
+    seed: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    batch_rows: int = 1024
+    max_attempts: int = 16
+
+
+class Generator:
+    """Makes new records: noise, latent diffusion, language model, codec."""
+
+    def __init__(self, vae: TextVae, codec: RecordCodec, latents: LatentSource) -> None:
+        """Join the trained parts; `latents` says where latents come from."""
+        self.vae = vae.eval()
+        self.codec = codec
+        self.latents = latents
+
+    def batches(
+        self,
+        num_rows: int,
+        options: SamplingOptions,
+        *,
+        start: int = 0,
+        num_threads: int = 1,
+        rejections: Rejections | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Generate records `start .. start + num_rows - 1` in order.
+
+        Args:
+            num_rows: How many.
+            options: How freely.
+            start: Global index of the first record; a multiple of `batch_rows`, so that the
+                batches are those of the whole run.
+            num_threads: Batches computed at the same time; at most twice as many are in memory.
+            rejections: Collects what was rejected, by column and reason.
+
+        Yields:
+            Canonical record batches of `batch_rows` rows (the last may be shorter).
+
+        Raises:
+            StageError: a record was rejected `max_attempts` times.
+        """
+        stop = start + num_rows
+        spans = (
+            (begin, min(begin + options.batch_rows, stop))
+            for begin in range(start, stop, options.batch_rows)
+        )
+        pending: deque[Future[tuple[pa.RecordBatch, Rejections]]] = deque()
+        with ThreadPoolExecutor(
+            num_threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            try:
+                for span in islice(spans, 2 * num_threads):
+                    pending.append(pool.submit(self._batch, *span, options))
+                while pending:
+                    records, rejected = pending.popleft().result()
+                    for span in islice(spans, 1):
+                        pending.append(pool.submit(self._batch, *span, options))
+                    if rejections is not None:
+                        rejections.update(rejected)
+                    yield records
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _batch(
+        self, begin: int, end: int, options: SamplingOptions
+    ) -> tuple[pa.RecordBatch, Rejections]:
+        rejections: Rejections = Counter()
+        parts: list[pa.RecordBatch] = []
+        missing = end - begin
+        for attempt in range(options.max_attempts):
+            draw = (begin, attempt)
+            torch_generator = torch.Generator().manual_seed(seed_of(options.seed, "rows", *draw))
+            z_BD = self.latents(missing, torch_generator)
+            ids_BT = decode_tokens(
+                self.vae.decoder,
+                z_BD,
+                missing,
+                torch_generator,
+                temperature=options.temperature,
+                top_p=options.top_p,
+            )
+            residuals = numpy_generator(options.seed, "residuals", *draw).random(
+                (missing, self.codec.num_residuals)
+            )
+            decoded = self.codec.decode(ids_BT.cpu().numpy(), residuals)
+            rejections.update(decoded.rejections)
+            parts.append(decoded.records)
+            missing -= decoded.records.num_rows
+            if not missing:
+                break
+        else:
+            worst = ", ".join(
+                f"{name!r}: {why} ({n})" for (name, why), n in rejections.most_common(3)
+            )
+            raise StageError(
+                f"{missing} records were rejected {options.max_attempts} times each ({worst}). "
+                "Train longer, lower generation.temperature, or raise generation.max_attempts."
+            )
+        records = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+        return self.codec.with_identifiers(records, start=begin, seed=options.seed), rejections
+
+
+def diffusion_latents(diffusion: LatentDiffusion, options: SamplerOptions) -> LatentSource:
+    """Latents from the diffusion: the generator's usual source."""
+
+    def sample(count: int, generator: torch.Generator) -> Tensor:
+        noise_BD = torch.randn(count, diffusion.size.latent_dim, generator=generator)
+        return diffusion.sample(noise_BD.to(diffusion.mean.device), options)
+
+    return sample
+
+
+def prior_latents(latent_dim: int) -> LatentSource:
+    """Latents from the Gaussian prior, as a plain VAE samples; for ablation."""
+    return lambda count, generator: torch.randn(count, latent_dim, generator=generator)
+
+
+def no_latents() -> LatentSource:
+    """No latents: the language model alone; for ablation."""
+    return lambda count, generator: None

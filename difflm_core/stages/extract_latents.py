@@ -1,0 +1,119 @@
+"""Stage 3: the posterior of every record.
+
+train|valid/part-00000.parquet   columns mean, std: fixed-size lists of float32
+scaler.safetensors               mean and std of the aggregate posterior
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from difflm_core import storage
+from difflm_core.artifacts import Corpus, Latents, VaeCheckpoint
+from difflm_core.config import LatentsConfig
+from difflm_core.parallel import Shard, ShardWorker
+from difflm_core.stage import Stage, StageContext
+from difflm_core.stages.corpus import load_codec, part_name, read_parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from difflm_core.codec.records import RecordCodec
+    from difflm_core.latents import LatentBatch
+    from difflm_core.vae.model import TextVae
+
+SPLITS = ("train", "valid")
+SCALER_FILE = "scaler.safetensors"
+
+
+def extract_latents(
+    ctx: StageContext, cfg: LatentsConfig, corpus: Corpus, vae: VaeCheckpoint
+) -> Latents:
+    """Encode every training and validation record into its Gaussian posterior."""
+    from safetensors.torch import save_file
+
+    from difflm_core.latents import LatentBatch, LatentScaler, active_dimensions
+
+    shards: list[Shard] = []
+    for split in SPLITS:
+        for index, entry in enumerate(corpus.files(split, ".parquet")):
+            output = ctx.output.path(part_name(split, index))
+            shards.append(Shard(len(shards), output, {"records": corpus.path(entry.path)}))
+    total = sum(e.rows or 0 for split in SPLITS for e in corpus.files(split, ".parquet"))
+    worker = _Encode(vae, cfg.batch_rows, ctx.seed, ctx.runtime.device)
+    with ctx.progress.track("Extracting latents", total=total) as bar:
+        ctx.launcher.map_shards(
+            worker, shards, ctx.runtime.num_workers, on_done=lambda _, rows: bar.advance(rows)
+        )
+    training = [s.output for s in shards if f"/{SPLITS[0]}/" in s.output]
+
+    def read(uri: str) -> LatentBatch:
+        return LatentBatch.from_arrow(read_parquet(uri))
+
+    scaler = LatentScaler.fit(read(uri) for uri in training)
+    with ctx.output.file(SCALER_FILE) as path:
+        save_file({"mean": scaler.mean, "std": scaler.std}, path)
+    return ctx.finish(
+        Latents,
+        num_rows=total,
+        latent_dim=int(scaler.mean.shape[0]),
+        active_dims=active_dimensions(read(training[0]).mean),
+    )
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """Builds the worker that encodes one shard."""
+
+    checkpoint: VaeCheckpoint
+    batch_rows: int
+    seed: int
+    device: str
+
+    def __call__(self) -> ShardWorker:
+        import pyarrow.parquet as pq
+
+        from difflm_core.device import choose_device
+        from difflm_core.generation.bundle import load_vae
+
+        codec = load_codec(self.checkpoint)
+        with self.checkpoint.local() as folder:
+            vae = load_vae(folder, codec, choose_device(self.device))
+
+        def encode(shard: Shard) -> int:
+            records = read_parquet(shard.payload["records"])
+            latents = encode_records(
+                vae, codec, records, batch_rows=self.batch_rows, seed=(self.seed, shard.index)
+            )
+            with storage.atomic_output(shard.output) as path:
+                pq.write_table(latents.to_arrow(), path, compression="zstd")
+            return records.num_rows
+
+        return encode
+
+
+def encode_records(
+    vae: TextVae, codec: RecordCodec, records: pa.Table, *, batch_rows: int, seed: tuple[int, int]
+) -> LatentBatch:
+    """Posteriors of `records`; repeated values are spread over their rank by `seed`."""
+    import torch
+
+    from difflm_core.latents import LatentBatch
+    from difflm_core.seeds import numpy_generator
+
+    device = next(vae.parameters()).device
+    ids_NT = torch.from_numpy(
+        codec.encode(records, numpy_generator(seed[0], "extract", seed[1])).ids
+    )
+    means: list[torch.Tensor] = []
+    stds: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for ids_BT in ids_NT.split(batch_rows):
+            mean_BD, logvar_BD = vae.posterior(ids_BT.long().to(device))
+            means.append(mean_BD.cpu())
+            stds.append((0.5 * logvar_BD).exp().cpu())
+    return LatentBatch(torch.cat(means), torch.cat(stds))
+
+
+STAGE = Stage(extract_latents, version=1)

@@ -1,0 +1,89 @@
+"""Stage 4: train the diffusion on the latents, and bundle all that generation needs.
+
+The bundle adds diffusion.json, diffusion.safetensors and model_card.md to the VAE's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from difflm_core import storage
+from difflm_core.artifacts import WORK_FOLDER, GeneratorBundle, Latents, VaeCheckpoint
+from difflm_core.config import DiffusionConfig
+from difflm_core.stage import Stage, StageContext
+from difflm_core.stages.corpus import shard_readers
+from difflm_core.stages.extract_latents import SCALER_FILE
+from difflm_core.stages.serialize import save_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def train_diffusion(
+    ctx: StageContext, cfg: DiffusionConfig, latents: Latents, vae: VaeCheckpoint
+) -> GeneratorBundle:
+    """Train the latent diffusion, and bundle it with the text-VAE and the codec."""
+    import torch
+    from safetensors.torch import load_file
+
+    from difflm_core.device import choose_device
+    from difflm_core.diffusion.model import DenoiserSize, LatentDiffusion, SamplerOptions
+    from difflm_core.diffusion.training import (
+        DiffusionRecipe,
+        LatentBatches,
+        train_latent_diffusion,
+    )
+    from difflm_core.generation.bundle import save_diffusion
+    from difflm_core.latents import LatentBatch, LatentScaler
+    from difflm_core.seeds import seed_of
+    from difflm_core.training import LoopOptions
+
+    with latents.local(SCALER_FILE) as path:
+        tensors = load_file(path)
+    scaler = LatentScaler(tensors["mean"], tensors["std"])
+
+    def scaled(read: Callable[[], pa.Table]) -> LatentBatch:
+        return scaler.scale(LatentBatch.from_arrow(read()))
+
+    training = [partial(scaled, read) for _, read in shard_readers(latents, "train")]
+    valid = next((scaled(read) for rows, read in shard_readers(latents, "valid") if rows), None)
+    torch.manual_seed(seed_of(ctx.seed, "denoiser"))
+    size = DenoiserSize(len(scaler.mean), cfg.width, cfg.num_blocks)
+    diffusion = LatentDiffusion(size)
+    diffusion.scaler = scaler
+    diffusion.to(choose_device(ctx.runtime.device))
+    checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
+    result = train_latent_diffusion(
+        diffusion,
+        LatentBatches(training, batch_rows=cfg.batch_rows, seed=ctx.seed),
+        valid,
+        DiffusionRecipe(
+            num_steps=cfg.num_steps,
+            batch_rows=cfg.batch_rows,
+            lr=cfg.lr,
+            log_sigma_mean=cfg.log_sigma_mean,
+            log_sigma_std=cfg.log_sigma_std,
+        ),
+        LoopOptions(
+            clip_norm=cfg.clip_norm,
+            ema_decay=cfg.ema_decay,
+            evaluate_every_steps=cfg.evaluate_every_steps,
+            patience=cfg.patience,
+            checkpoint_every_steps=cfg.checkpoint_every_steps,
+        ),
+        seed=ctx.seed,
+        checkpoint=storage.local_path(checkpoint) if storage.is_local(checkpoint) else None,
+        progress=ctx.progress,
+    )
+    sampler = SamplerOptions(cfg.sampler_steps, cfg.sigma_min, cfg.sigma_max)
+    save_folder(ctx, "", lambda folder: save_diffusion(diffusion, sampler, folder))
+    for entry in vae.manifest.files:
+        with vae.local(entry.path) as source, ctx.output.file(entry.path) as target:
+            target.write_bytes(source.read_bytes())
+    num_training = sum(entry.rows or 0 for entry in latents.files("train", ".parquet"))
+    return ctx.finish(GeneratorBundle, num_training_rows=num_training, **result)
+
+
+STAGE = Stage(train_diffusion, version=1)

@@ -1,0 +1,106 @@
+"""Stage 2: train the text-VAE on the corpus.
+
+The checkpoint holds vae.json, vae.safetensors, the codec, and history.json (every evaluation).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from difflm_core import storage
+from difflm_core.artifacts import WORK_FOLDER, Corpus, VaeCheckpoint
+from difflm_core.config import VaeConfig
+from difflm_core.stage import Stage, StageContext
+from difflm_core.stages.corpus import CODEC_FOLDER, load_codec, shard_readers
+from difflm_core.stages.serialize import save_folder
+
+if TYPE_CHECKING:
+    from difflm_core.codec.records import RecordCodec
+    from difflm_core.vae.model import TextVae
+    from difflm_core.vae.training import VaeRecipe
+
+
+def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoint:
+    """Train the language model on the records, then encoder and latent with it."""
+    import dataclasses
+
+    from difflm_core.device import choose_device
+    from difflm_core.generation.bundle import save_vae
+    from difflm_core.training import LoopOptions
+    from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
+    from difflm_core.vae.training import train_text_vae
+
+    codec = load_codec(corpus)
+    shards = {
+        split: [RecordShard(rows, read) for rows, read in shard_readers(corpus, split)]
+        for split in ("train", "valid")
+    }
+    batches = TrainingBatches(shards["train"], codec, batch_rows=cfg.batch_rows, seed=ctx.seed)
+    valid = fixed_ids(
+        shards["valid"], codec, max_rows=cfg.valid_rows, seed=ctx.seed, purpose="valid"
+    )
+    vae = build_vae(cfg, codec, ctx.seed).to(choose_device(ctx.runtime.device))
+    checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
+    report = train_text_vae(
+        vae,
+        batches,
+        valid,
+        recipe_of(cfg),
+        LoopOptions(
+            clip_norm=cfg.clip_norm,
+            ema_decay=cfg.ema_decay,
+            evaluate_every_steps=cfg.evaluate_every_steps,
+            patience=cfg.patience,
+            checkpoint_every_steps=cfg.checkpoint_every_steps,
+        ),
+        seed=ctx.seed,
+        checkpoint=storage.local_path(checkpoint) if storage.is_local(checkpoint) else None,
+        progress=ctx.progress,
+    )
+    save_folder(ctx, "", lambda folder: save_vae(vae, folder))
+    save_folder(ctx, CODEC_FOLDER, codec.save)
+    return ctx.finish(VaeCheckpoint, **dataclasses.asdict(report))
+
+
+def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int) -> TextVae:
+    """The untrained text-VAE of a configuration, with ordered embeddings for numbers."""
+    import torch
+
+    from difflm_core.seeds import seed_of
+    from difflm_core.vae.decoder import DecoderSize, order_embeddings
+    from difflm_core.vae.encoder import EncoderSize
+    from difflm_core.vae.model import TextVae, VaeSize
+
+    torch.manual_seed(seed_of(seed, "weights"))
+    size = VaeSize(
+        decoder=DecoderSize(cfg.width, cfg.num_layers, cfg.num_heads, cfg.dropout),
+        encoder=EncoderSize(cfg.width, cfg.encoder_layers, cfg.num_heads, 2 * cfg.width),
+        latent_dim=cfg.latent_dim,
+        num_prompts=cfg.num_prompts,
+        injection=cfg.injection,
+    )
+    vae = TextVae(size, codec.grammar)
+    generator = torch.Generator().manual_seed(seed_of(seed, "order"))
+    order_embeddings(vae.decoder.embeddings, codec.vocab_order, codec.grammar, generator)
+    return vae
+
+
+def recipe_of(cfg: VaeConfig) -> VaeRecipe:
+    """The training recipe of a configuration."""
+    from difflm_core.vae.objective import BetaSchedule
+    from difflm_core.vae.training import VaeRecipe
+
+    return VaeRecipe(
+        max_epochs=cfg.max_epochs,
+        max_tokens=cfg.max_tokens,
+        language_share=cfg.language_share,
+        lr=cfg.lr,
+        matrix_lr=cfg.matrix_lr,
+        weight_decay=cfg.weight_decay,
+        beta=BetaSchedule(cfg.beta, cfg.beta_end, cfg.beta_decay),
+        free_nats=cfg.free_nats,
+        latent_noise=cfg.latent_noise,
+    )
+
+
+STAGE = Stage(train_vae, version=1)

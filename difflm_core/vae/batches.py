@@ -1,0 +1,99 @@
+"""Training and validation batches of token ids, drawn from a corpus shard by shard.
+
+Memory holds one shard. Repeated values are spread over their rank anew in every epoch, and a
+batch is a function of the seed and the step alone, so a run can continue anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from difflm_core.codec.base import Codec
+from difflm_core.errors import DataError
+from difflm_core.seeds import numpy_generator
+
+
+@dataclass(frozen=True)
+class RecordShard:
+    """A shard of canonical records.
+
+    Attributes:
+        num_rows: Records in it.
+        read: Reads them.
+    """
+
+    num_rows: int
+    read: Callable[[], pa.Table]
+
+
+class TrainingBatches:
+    """Batches of shuffled token ids, by step."""
+
+    def __init__(
+        self, shards: Sequence[RecordShard], codec: Codec, *, batch_rows: int, seed: int
+    ) -> None:
+        """Plan the batches.
+
+        Args:
+            shards: Shards of training records, each a random part of the table.
+            codec: Encodes them.
+            batch_rows: Records in a batch; a shard smaller than that is one batch.
+            seed: Seed of order and ranks.
+
+        Raises:
+            DataError: there are no records.
+        """
+        self.shards = [shard for shard in shards if shard.num_rows]
+        if not self.shards:
+            raise DataError("The training split has no records; lower valid_fraction, or add rows.")
+        self.codec = codec
+        self.batch_rows = batch_rows
+        self.seed = seed
+        self.num_rows = sum(shard.num_rows for shard in self.shards)
+        self._batches = [max(1, shard.num_rows // batch_rows) for shard in self.shards]
+        self.steps_per_epoch = sum(self._batches)
+        self._loaded: tuple[int, int] | None = None
+        self._ids_NT = torch.empty(0)
+
+    def batch(self, step: int) -> Tensor:
+        """Token ids of training step `step`, shape [B, T], int64."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = numpy_generator(self.seed, "shards", epoch).permutation(len(self.shards))
+        for shard in order.tolist():
+            if position < self._batches[shard]:
+                self._load(epoch, shard)
+                begin = position * self.batch_rows
+                return self._ids_NT[begin : begin + self.batch_rows].long()
+            position -= self._batches[shard]
+        raise AssertionError("a step lies in one of the shards")
+
+    def _load(self, epoch: int, shard: int) -> None:
+        if self._loaded == (epoch, shard):
+            return
+        generator = numpy_generator(self.seed, "rows", epoch, shard)
+        ids_NT = self.codec.encode(self.shards[shard].read(), generator).ids
+        self._ids_NT = torch.from_numpy(ids_NT[generator.permutation(len(ids_NT))])
+        self._loaded = (epoch, shard)
+
+
+def fixed_ids(
+    shards: Sequence[RecordShard], codec: Codec, *, max_rows: int, seed: int, purpose: str
+) -> Tensor:
+    """Token ids of the first `max_rows` records, the same in every call; shape [N, T], int64."""
+    parts: list[np.ndarray] = []
+    left = max_rows
+    for index, shard in enumerate(shards):
+        if left <= 0:
+            break
+        records = shard.read().slice(0, left)
+        parts.append(codec.encode(records, numpy_generator(seed, purpose, index)).ids)
+        left -= records.num_rows
+    if not parts:
+        return torch.empty((0, len(codec.grammar)), dtype=torch.int64)
+    return torch.from_numpy(np.concatenate(parts)).long()

@@ -1,0 +1,202 @@
+"""Training of the text-VAE in two phases.
+
+First the language model alone learns to write records; then encoder and injection join it, with
+zero effect at first, and all train together. One phase for everything leaves both the language
+model and the latents worse (MODEL.md's measurements, and benchmarks/ablations.md).
+
+Shape legend: B batch, N rows, T slots, D latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from difflm_core.latents import active_dimensions
+from difflm_core.progress import SILENT, Progress
+from difflm_core.seeds import seed_of
+from difflm_core.training import LoopOptions, LoopState, Schedule, TrainingLoop, build_optimizers
+from difflm_core.vae.batches import TrainingBatches
+from difflm_core.vae.model import TextVae
+from difflm_core.vae.objective import BetaSchedule, free_bits, gaussian_kl, sample_posterior
+
+EVALUATION_ROWS = 512
+
+
+@dataclass(frozen=True)
+class VaeRecipe:
+    """How a text-VAE is trained.
+
+    Attributes:
+        max_epochs: Most passes over the training records.
+        max_tokens: Most tokens read in training; the smaller of the two limits holds.
+        language_share: Share of the steps that train the language model alone.
+        lr: Learning rate of embeddings, biases and norms (AdamW).
+        matrix_lr: Learning rate of the hidden matrices (Muon).
+        weight_decay: Weight decay of both.
+        beta: Weight of the KL divergence, and how it moves.
+        free_nats: KL of each latent dimension that costs nothing, in nats.
+        latent_noise: Standard deviation of noise added to the decoder's latent in training.
+    """
+
+    max_epochs: float
+    max_tokens: int
+    language_share: float
+    lr: float
+    matrix_lr: float
+    weight_decay: float
+    beta: BetaSchedule
+    free_nats: float
+    latent_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class VaeReport:
+    """What validation says of a trained text-VAE; all in nats per record.
+
+    Attributes:
+        reconstruction: Negative log-likelihood given the posterior's latent.
+        kl: KL divergence of the posterior from the prior.
+        active_dims: Latent dimensions in use.
+        language_model: Negative log-likelihood without a latent.
+        num_steps: Steps trained.
+        best_step: Step of the weights that were kept.
+    """
+
+    reconstruction: float
+    kl: float
+    active_dims: int
+    language_model: float
+    num_steps: int
+    best_step: int
+
+
+def plan_steps(recipe: VaeRecipe, batches: TrainingBatches, num_slots: int) -> tuple[int, int]:
+    """Number of steps in all, and of those that train the language model alone."""
+    by_epochs = recipe.max_epochs * batches.steps_per_epoch
+    rows = min(batches.batch_rows, batches.num_rows)
+    by_tokens = recipe.max_tokens / (rows * num_slots)
+    total = max(2, round(min(by_epochs, by_tokens)))
+    return total, max(1, round(total * recipe.language_share))
+
+
+def train_text_vae(
+    vae: TextVae,
+    batches: TrainingBatches,
+    valid_NT: Tensor,
+    recipe: VaeRecipe,
+    options: LoopOptions,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    progress: Progress = SILENT,
+) -> VaeReport:
+    """Train `vae` in place and leave it with its best averaged weights.
+
+    Args:
+        vae: The model.
+        batches: Training batches.
+        valid_NT: Token ids of validation records; training goes to its end if there are none.
+        recipe: How to train.
+        options: Clipping, averaging, evaluation, checkpoints.
+        seed: Seed of the run.
+        checkpoint: File to continue from and to write.
+        progress: Where the run is reported.
+    """
+    device = next(vae.parameters()).device
+    total, language_steps = plan_steps(recipe, batches, valid_NT.shape[1])
+    optimizers = build_optimizers(
+        vae,
+        hidden_matrices(vae),
+        matrix_lr=recipe.matrix_lr,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+    )
+    loop = TrainingLoop(
+        vae,
+        optimizers,
+        Schedule(total),
+        options,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+    def loss_of_step(step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        ids_BT = batches.batch(step).to(device)
+        if step < language_steps:
+            nll_B, _ = vae(ids_BT, None)
+            return nll_B.mean(), {}
+        noise = _normal(seed_of(seed, "vae", step), (2, ids_BT.shape[0], vae.size.latent_dim))
+        noise = noise.to(device)
+        mean_BD, logvar_BD = vae.posterior(ids_BT)
+        z_BD = sample_posterior(mean_BD, logvar_BD, noise[0])
+        if recipe.latent_noise:
+            z_BD = z_BD + recipe.latent_noise * noise[1]
+        kl_BD = gaussian_kl(mean_BD, logvar_BD)
+        nll = vae.decoder(ids_BT, z_BD).mean()
+        beta = recipe.beta.value(loop.state.history)
+        return nll + beta * free_bits(kl_BD, recipe.free_nats), {"kl": kl_BD.sum(dim=1).mean()}
+
+    def evaluate() -> tuple[float | None, dict[str, float]]:
+        if not len(valid_NT):
+            return None, {}
+        metrics = measure(vae, valid_NT, seed=seed)
+        if loop.state.step <= language_steps:
+            return None, {"language_model": metrics["language_model"]}
+        return metrics["reconstruction"] + metrics["kl"], metrics
+
+    state = loop.run(loss_of_step, evaluate, description="Training the text-VAE")
+    return _report(vae, valid_NT, state, seed)
+
+
+def hidden_matrices(vae: TextVae) -> Sequence[nn.Parameter]:
+    """The matrices inside the transformers' blocks, which Muon trains."""
+    blocks = [vae.decoder.language_model.transformer.h, vae.encoder.bert.encoder, vae.encoder.mix]
+    return [p for block in blocks for p in block.parameters() if p.ndim == 2]
+
+
+@torch.inference_mode()
+def measure(vae: TextVae, ids_NT: Tensor, *, seed: int) -> dict[str, float]:
+    """Validation metrics of `vae` on fixed noise; see `VaeReport`."""
+    device = next(vae.parameters()).device
+    noise_ND = _normal(seed_of(seed, "valid"), (len(ids_NT), vae.size.latent_dim))
+    nll: list[Tensor] = []
+    alone: list[Tensor] = []
+    kl: list[Tensor] = []
+    means: list[Tensor] = []
+    for begin in range(0, len(ids_NT), EVALUATION_ROWS):
+        ids_BT = ids_NT[begin : begin + EVALUATION_ROWS].to(device)
+        noise_BD = noise_ND[begin : begin + EVALUATION_ROWS].to(device)
+        mean_BD, logvar_BD = vae.posterior(ids_BT)
+        nll.append(vae.decoder(ids_BT, sample_posterior(mean_BD, logvar_BD, noise_BD)))
+        alone.append(vae.decoder(ids_BT, None))
+        kl.append(gaussian_kl(mean_BD, logvar_BD).sum(dim=1))
+        means.append(mean_BD)
+    return {
+        "reconstruction": float(torch.cat(nll).mean()),
+        "kl": float(torch.cat(kl).mean()),
+        "active_dims": active_dimensions(torch.cat(means)) if len(ids_NT) > 1 else 0,
+        "language_model": float(torch.cat(alone).mean()),
+    }
+
+
+def _report(vae: TextVae, valid_NT: Tensor, state: LoopState, seed: int) -> VaeReport:
+    nothing = {"reconstruction": 0.0, "kl": 0.0, "active_dims": 0, "language_model": 0.0}
+    metrics = measure(vae, valid_NT, seed=seed) if len(valid_NT) else nothing
+    return VaeReport(
+        reconstruction=metrics["reconstruction"],
+        kl=metrics["kl"],
+        active_dims=int(metrics["active_dims"]),
+        language_model=metrics["language_model"],
+        num_steps=state.step,
+        best_step=state.best_step or state.step,
+    )
+
+
+def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
