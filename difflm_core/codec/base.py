@@ -34,7 +34,9 @@ class Decoded:
     """What a batch of token rows means.
 
     Attributes:
-        records: The valid records, canonical types, in the order of their token rows.
+        records: The valid records, canonical types, in the order of their token rows. Identifiers
+            are missing: they belong to the rows of the output, so `with_identifiers` fills them in
+            once rejected rows have been replaced.
         valid: Mask over the token rows, shape [B]; False where a row was rejected.
         rejections: Number of rejected rows by (column, reason).
     """
@@ -53,16 +55,20 @@ class Codec(Protocol):
         ...
 
     def encode(self, records: pa.RecordBatch, generator: np.random.Generator) -> TokenBatch:
-        """Encode canonical records; ties are broken by `generator`."""
+        """Encode canonical records; repeated values are spread by `generator`."""
         ...
 
-    def decode(
-        self,
-        ids: npt.NDArray[np.integer],
-        row_index: npt.NDArray[np.int64],
-        residuals: npt.NDArray[np.float64],
-    ) -> Decoded:
-        """Decode token rows; `row_index` is each row's global index (identifiers key on it)."""
+    @property
+    def num_residuals(self) -> int:
+        """Residuals per record, F."""
+        ...
+
+    def decode(self, ids: npt.NDArray[np.integer], residuals: npt.NDArray[np.float64]) -> Decoded:
+        """Decode token rows; identifiers are left missing."""
+        ...
+
+    def with_identifiers(self, records: pa.RecordBatch, *, start: int, seed: int) -> pa.RecordBatch:
+        """Fill in the identifiers of decoded records; `start` is the first one's global index."""
         ...
 
     def save(self, directory: Path) -> None:

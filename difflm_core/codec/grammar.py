@@ -80,4 +80,5 @@ class Grammar:
     def accepts(self, ids_BT: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Tell which rows of token ids, shape [B, T], are sentences of this grammar."""
         inside = (ids_BT >= self.start) & (ids_BT < self.start + self.size)
-        return np.where(self.live(ids_BT), inside, ids_BT == self.idle).all(axis=1)
+        fits: npt.NDArray[np.bool_] = np.where(self.live(ids_BT), inside, ids_BT == self.idle)
+        return np.asarray(fits.all(axis=1))

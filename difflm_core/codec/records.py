@@ -1,8 +1,7 @@
 """The record codec: a schema compiled into tokens.
 
 Every column becomes a few slots in a fixed order (`fields.py`). Constants take no token at all,
-and identifiers are not learned: they are generated from the row's index in the pattern of the
-original.
+and identifiers are not learned: they are a function of the output row's global index.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ import pyarrow as pa
 from safetensors.numpy import load_file, save_file
 
 from difflm_core.codec.base import Decoded, TokenBatch
-from difflm_core.codec.fields import CodecOptions, Field, RankField, TextField
+from difflm_core.codec.fields import CodecOptions, Field
 from difflm_core.codec.grammar import Grammar, Slot
-from difflm_core.data.identifiers import IdentifierPattern
+from difflm_core.codec.rank_field import RankField
+from difflm_core.codec.text_field import TextField
+from difflm_core.data.identifiers import IdentifierPattern, Sequence, infer_codes
 from difflm_core.data.schema import Column, ColumnKind, Schema
-from difflm_core.errors import ArtifactError, SchemaError
+from difflm_core.errors import ArtifactError, DataError, SchemaError
 
 CODEC_FORMAT_VERSION = 1
 _CODEC_JSON = "codec.json"
 _CODEC_ARRAYS = "codec.safetensors"
-_UNLEARNED = (ColumnKind.CONSTANT, ColumnKind.IDENTIFIER)
 
 
 class RecordCodec:
@@ -39,6 +39,7 @@ class RecordCodec:
         vocab_order: Relative position of each token in its column's distribution, shape [V], NaN
             for tokens without order; numbers start with ordered embeddings because of it.
         slot_column: Index, in the schema, of the column that each slot belongs to, shape [T].
+        num_residuals: Residuals per record, F.
     """
 
     def __init__(
@@ -66,19 +67,24 @@ class RecordCodec:
         self.num_residuals = sum(field.num_residuals for field in fields.values())
 
     @classmethod
-    def fit(cls, schema: Schema, sample: pa.Table, options: CodecOptions | None = None) -> RecordCodec:
+    def fit(
+        cls, schema: Schema, sample: pa.Table, options: CodecOptions | None = None
+    ) -> RecordCodec:
         """Compile `schema` from a sample of canonical training records.
 
         Raises:
+            DataError: the sample has no rows.
             SchemaError: no column of the schema holds anything to learn.
         """
+        if not sample.num_rows:
+            raise DataError("Found no records to fit the codec to; expected at least one.")
         options = options or CodecOptions()
         fields: dict[str, Field] = {}
         identifiers: dict[str, IdentifierPattern] = {}
         for column in schema.columns:
-            values = sample.column(column.name).combine_chunks()
+            values = _array(sample, column.name)
             if column.kind is ColumnKind.IDENTIFIER:
-                identifiers[column.name] = IdentifierPattern.infer(values, pattern=column.pattern)
+                identifiers[column.name] = _identifier_pattern(column, values)
             elif column.kind is ColumnKind.TEXT:
                 fields[column.name] = TextField.fit(column, values, options)
             elif column.kind is not ColumnKind.CONSTANT:
@@ -86,17 +92,25 @@ class RecordCodec:
         if not fields:
             kinds = ", ".join(f"{c.name!r} is {c.kind}" for c in schema.columns)
             raise SchemaError(
-                f"There is nothing to learn: {kinds}. Expected at least one column of another kind. "
-                "Correct the kinds in schema.json if they were inferred wrongly."
+                f"There is nothing to learn: {kinds}. Expected at least one column of another "
+                "kind. Correct the kinds in schema.json if they were inferred wrongly."
             )
         return cls(schema, fields, identifiers)
 
-    def encode(self, records: pa.RecordBatch | pa.Table, generator: np.random.Generator) -> TokenBatch:
+    def encode(
+        self, records: pa.RecordBatch | pa.Table, generator: np.random.Generator
+    ) -> TokenBatch:
         """Encode canonical records.
+
+        What the codec cannot express takes the nearest number, the missing token for a category
+        never seen (the most frequent category if the column is not nullable), or is cut (text).
 
         Args:
             records: B records with the schema's columns.
             generator: Spreads repeated values over their rank; draw it anew every epoch.
+
+        Raises:
+            DataError: a value is missing, NaN or infinite that may not be.
         """
         ids: list[npt.NDArray[np.int64]] = []
         residuals: list[npt.NDArray[np.float64]] = []
@@ -108,17 +122,11 @@ class RecordCodec:
             np.concatenate(ids, axis=1).astype(np.int32), np.concatenate(residuals, axis=1)
         )
 
-    def decode(
-        self,
-        ids: npt.NDArray[np.integer],
-        row_index: npt.NDArray[np.int64],
-        residuals: npt.NDArray[np.float64],
-    ) -> Decoded:
-        """Decode token rows of the grammar.
+    def decode(self, ids: npt.NDArray[np.integer], residuals: npt.NDArray[np.float64]) -> Decoded:
+        """Decode token rows of the grammar; identifiers stay missing (see `with_identifiers`).
 
         Args:
             ids: Token ids, shape [B, T].
-            row_index: Global index of each row, shape [B]; identifiers are a function of it.
             residuals: Position of each value inside its cell, shape [B, F], in [0, 1).
         """
         valid = np.ones(len(ids), dtype=bool)
@@ -131,23 +139,43 @@ class RecordCodec:
             rest = residuals[:, residual : residual + field.num_residuals]
             decoded[name], accepted, reason = field.decode(part, slots, rest)
             if not accepted.all():
-                rejections[name, reason] += int((valid & ~accepted).sum())
+                rejected = int((valid & ~accepted).sum())  # a row counts for its first reason
+                if rejected:
+                    rejections[name, reason] += rejected
                 valid &= accepted
             slot += len(slots)
             residual += field.num_residuals
         arrays = [
-            decoded[column.name] if column.name in decoded else self._unlearned(column, row_index)
+            decoded[column.name]
+            if column.name in decoded
+            else pa.array([column.value] * len(ids), column.arrow_type)
             for column in self.schema.columns
         ]
-        records = pa.record_batch(arrays, schema=self.schema.arrow_schema)
+        records = pa.RecordBatch.from_arrays(arrays, schema=self.schema.arrow_schema)
         if not valid.all():
             records = records.filter(pa.array(valid))
         return Decoded(records, valid, rejections)
 
-    def _unlearned(self, column: Column, row_index: npt.NDArray[np.int64]) -> pa.Array:
-        if column.kind is ColumnKind.IDENTIFIER:
-            return self.identifiers[column.name].generate(row_index)
-        return pa.array([column.value] * len(row_index), column.arrow_type)
+    def with_identifiers(self, records: pa.RecordBatch, *, start: int, seed: int) -> pa.RecordBatch:
+        """Fill in the identifiers of decoded records.
+
+        An identifier depends on the seed and the row's global index alone, so rows of different
+        batches, shards or workers never share one, and rejected rows use none up. Every row gets
+        one, in a nullable column too.
+
+        Args:
+            records: Decoded records.
+            start: Global index of the first record.
+            seed: Seed of the run.
+
+        Raises:
+            DataError: a pattern has fewer identifiers than rows are asked for.
+        """
+        for name, pattern in self.identifiers.items():
+            index = self.schema.names.index(name)
+            made = pattern.generate(start, records.num_rows, seed)
+            records = records.set_column(index, self.schema.arrow_schema.field(index), made)
+        return records
 
     def save(self, directory: Path) -> None:
         """Write the codec to `directory` as JSON and safetensors."""
@@ -156,7 +184,7 @@ class RecordCodec:
             "format_version": CODEC_FORMAT_VERSION,
             "schema": self.schema.model_dump(mode="json"),
             "fields": {name: field.to_json() for name, field in self.fields.items()},
-            "identifiers": {name: p.to_json() for name, p in self.identifiers.items()},
+            "identifiers": {name: pattern.text() for name, pattern in self.identifiers.items()},
         }
         arrays = {
             f"{index}.{key}": np.ascontiguousarray(array)
@@ -189,8 +217,7 @@ class RecordCodec:
             kind = RankField if data["type"] == "rank" else TextField
             fields[name] = kind.load(schema.column(name), data, arrays)
         identifiers = {
-            name: IdentifierPattern.from_json(data)
-            for name, data in document["identifiers"].items()
+            name: IdentifierPattern.parse(text) for name, text in document["identifiers"].items()
         }
         return cls(schema, fields, identifiers)
 
@@ -198,3 +225,13 @@ class RecordCodec:
 def _array(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     column = records.column(name)
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _identifier_pattern(column: Column, values: pa.Array) -> IdentifierPattern:
+    """The declared pattern, or one that fits a sample of the values."""
+    if column.pattern is not None:
+        return IdentifierPattern.parse(column.pattern)
+    codes: list[str] = values.drop_null().unique().to_pylist()
+    if all(code.isdecimal() for code in codes):  # go on after the last number
+        return IdentifierPattern((Sequence(max(map(int, codes), default=0) + 1),))
+    return infer_codes(codes) or IdentifierPattern((Sequence(1),))
