@@ -15,7 +15,14 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 def denoise(network: Network, x_BD: Tensor, sigma_B: Tensor, sigma_data: float = 1.0) -> Tensor:
-    """Preconditioned denoiser D(x; sigma), eq. 7: an estimate of the clean latent, shape [B, D]."""
+    """Preconditioned denoiser D(x; sigma), eq. 7: an estimate of the clean latent, shape [B, D].
+
+    Args:
+        network: Raw network.
+        x_BD: Noisy latents.
+        sigma_B: Noise level of each, or of all of them (shape [1]).
+        sigma_data: Standard deviation of the clean latents.
+    """
     sigma = sigma_B[:, None]
     total = sigma.square() + sigma_data**2
     c_skip = sigma_data**2 / total

@@ -5,6 +5,8 @@ Source: Karras et al. 2022 (arXiv 2206.00364), Algorithm 1.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def heun_sample(network: Network, noise_BD: Tensor, schedule: Tensor) -> Tensor:
     """
     levels: list[float] = schedule.tolist()
     x_BD = noise_BD * levels[0]
-    for sigma, following in zip(levels[:-1], levels[1:], strict=True):
+    for sigma, following in pairwise(levels):
         slope = _slope(network, x_BD, sigma)
         ahead = x_BD + (following - sigma) * slope
         if following > 0:
@@ -36,5 +38,6 @@ def heun_sample(network: Network, noise_BD: Tensor, schedule: Tensor) -> Tensor:
 
 def _slope(network: Network, x_BD: Tensor, sigma: float) -> Tensor:
     """Derivative dx/dsigma of the probability-flow ODE, eq. 3 with s(t) = 1, sigma(t) = t."""
-    sigma_B = torch.full((x_BD.shape[0],), sigma, dtype=x_BD.dtype, device=x_BD.device)
-    return (x_BD - denoise(network, x_BD, sigma_B)) / sigma
+    # One level for the whole batch: the network embeds it once and broadcasts.
+    level = torch.full((1,), sigma, dtype=x_BD.dtype, device=x_BD.device)
+    return (x_BD - denoise(network, x_BD, level)) / sigma
