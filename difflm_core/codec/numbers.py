@@ -6,6 +6,7 @@ of unlimited precision stay float64; categories become indices into their sorted
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,8 +113,9 @@ class NumberForm:
             )
         if self.decimals is None:
             return values
-        units = np.rint(values * 10.0**self.decimals)
-        return self._on_grid(np.clip(units, -_LARGEST, _LARGEST).astype(np.int64))
+        scale = 10.0**self.decimals
+        units = np.rint(np.clip(values, -_LARGEST / scale, _LARGEST / scale) * scale)
+        return self._on_grid(units.astype(np.int64))
 
     def _on_grid(self, ticks: npt.NDArray[np.int64]) -> Numbers:
         if self.step == 1:
@@ -178,18 +180,20 @@ class NumberForm:
 
     def _ticks(self, bound: str) -> int:
         """Days or microseconds of an ISO date or time."""
-        kind = self.column.arrow_type
+        parse = {
+            ColumnKind.DATE: datetime.date.fromisoformat,
+            ColumnKind.TIME: datetime.time.fromisoformat,
+        }.get(self.column.kind, datetime.datetime.fromisoformat)
         try:
-            moment = pa.scalar(bound).cast(kind)
-        except pa.ArrowInvalid:
+            moment = pa.scalar(parse(bound), self.column.arrow_type)
+        except ValueError:
             raise SchemaError(
                 f"Column {self.column.name!r}: the bound {bound!r} is not a valid "
                 f"{self.column.kind}. Expected ISO text such as '2024-01-31'; correct minimum or "
                 "maximum in schema.json."
             ) from None
-        if self.column.kind is ColumnKind.DATE:
-            moment = moment.cast(pa.int32())
-        return int(moment.cast(pa.int64()).as_py())
+        days = self.column.kind is ColumnKind.DATE
+        return int(moment.cast(pa.int32() if days else pa.int64()).as_py())
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, without the column."""

@@ -10,7 +10,7 @@ Masses are integer row counts and integer-like values (integers, dates, times) s
 nothing is lost to rounding where float64 could not tell neighbours apart. A position inside a
 segment is exact to about 48 bits: integers come back exactly unless more than `MAX_SEGMENTS / 2`
 different ones occur once and neighbours lie 2**40 apart; floats come back to about 1e-12 of the
-distance to their neighbours.
+distance to the neighbouring values.
 """
 
 from __future__ import annotations

@@ -234,4 +234,5 @@ def _identifier_pattern(column: Column, values: pa.Array) -> IdentifierPattern:
     codes: list[str] = values.drop_null().unique().to_pylist()
     if all(code.isdecimal() for code in codes):  # go on after the last number
         return IdentifierPattern((Sequence(max(map(int, codes), default=0) + 1),))
-    return infer_codes(codes) or IdentifierPattern((Sequence(1),))
+    pattern = infer_codes(codes) if len(codes) > 1 else None
+    return pattern or IdentifierPattern((Sequence(1),))
