@@ -5,43 +5,12 @@ Shape legend: B batch, T slots, S tokens of a slot, D latent, E width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
+from difflm_core.vae.attention import TimeMajorLayer
 from difflm_core.vae.decoder import RecordDecoder
-
-
-class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer in buffers of the final length.
-
-    The library's growing cache copies everything at every step; its static one attends to the
-    whole length. This one writes in place and shows what has been written.
-    """
-
-    def __init__(self, length: int) -> None:
-        """Reserve `length` positions, allocated when the first keys arrive."""
-        super().__init__()
-        self.length = length
-        self._used = 0
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Append keys and values of shape [B, H, ., K]; return all so far."""
-        if not self._used:
-            self.lazy_initialization(key_states, value_states)
-            batch, heads, _, width = key_states.shape
-            self._keys = key_states.new_empty(batch, heads, self.length, width)
-            self._values = value_states.new_empty(batch, heads, self.length, width)
-        end = self._used + key_states.shape[2]
-        self._keys[:, :, self._used : end] = key_states
-        self._values[:, :, self._used : end] = value_states
-        self._used = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
 
 
 @torch.inference_mode()
@@ -104,7 +73,7 @@ def decode_tokens(
 def _start_cache(decoder: RecordDecoder, z_BD: Tensor | None, num_slots: int) -> Cache:
     injector = decoder.injector
     length = injector.num_memories + injector.num_prompts + num_slots
-    cache = Cache(layers=[PreallocatedLayer(length) for _ in range(injector.num_layers)])
+    cache = Cache(layers=[TimeMajorLayer(length) for _ in range(injector.num_layers)])
     for index, (keys, values) in enumerate(injector.memories(z_BD)):
         cache.update(keys, values, index)
     return cache

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from difflm_core.codec.grammar import Grammar
+from difflm_core.vae.attention import TIME_MAJOR
 from difflm_core.vae.injection import LatentInjector
 
 # Scale of ordered embeddings against GPT-2's usual 0.02: neighbours must start visibly alike.
@@ -156,7 +157,9 @@ def build_language_model(grammar: Grammar, size: DecoderSize, num_prompts: int) 
         eos_token_id=None,
         tie_word_embeddings=True,
     )
-    return GPT2LMHeadModel(config)
+    language_model = GPT2LMHeadModel(config)
+    language_model.set_attn_implementation(TIME_MAJOR)
+    return language_model
 
 
 @torch.no_grad()
