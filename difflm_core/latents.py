@@ -93,4 +93,4 @@ def _to_lists(values: Tensor) -> pa.FixedSizeListArray:
 def _from_lists(column: pa.ChunkedArray) -> Tensor:
     lists = column.combine_chunks()
     values: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(values.reshape(len(lists), -1).copy())
+    return torch.from_numpy(values.reshape(len(lists), lists.type.list_size).copy())

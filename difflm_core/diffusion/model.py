@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from difflm_core.diffusion.denoiser import ResidualMLP
-from difflm_core.diffusion.noise import karras_schedule
+from difflm_core.diffusion.noise import sampling_schedule
 from difflm_core.diffusion.sampler import heun_sample
 from difflm_core.latents import LatentScaler
 
@@ -74,7 +74,7 @@ class LatentDiffusion(nn.Module):
     @torch.inference_mode()
     def sample(self, noise_BD: Tensor, options: SamplerOptions) -> Tensor:
         """Latents on the VAE's scale, shape [B, D], from standard normal noise."""
-        schedule = karras_schedule(options.num_steps, options.sigma_min, options.sigma_max)
+        schedule = sampling_schedule(options.num_steps, options.sigma_min, options.sigma_max)
         return self.scaler.unscale(heun_sample(self.network, noise_BD, schedule))
 
     def describe(self) -> dict[str, Any]:

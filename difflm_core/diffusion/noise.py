@@ -5,6 +5,8 @@ Source: Karras et al. 2022 (arXiv 2206.00364).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,13 @@ def training_sigma(normal_B: Tensor, log_mean: float = -1.2, log_std: float = 1.
     return torch.exp(log_mean + log_std * normal_B)
 
 
-def karras_schedule(
-    num_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+def sampling_schedule(
+    num_steps: int, sigma_min: float = 0.02, sigma_max: float = 20.0, power: float = 2.0
 ) -> Tensor:
-    """Noise levels of the sampler, eq. 5, from `sigma_max` down to `sigma_min`, then 0.
+    """Noise levels of the sampler, from `sigma_max` down to `sigma_min`, then 0.
+
+    The angles arctan(sigma), in which the sampler moves, are spaced evenly in their `power`-th
+    root, like the levels of Karras et al. (eq. 5): steps shorten towards the data.
 
     Returns:
         Shape [num_steps + 1], float64.
@@ -34,5 +39,6 @@ def karras_schedule(
     if num_steps < 2:
         raise ValueError(f"num_steps is {num_steps}, expected at least 2")
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
+    low, high = math.atan(sigma_min) ** (1 / power), math.atan(sigma_max) ** (1 / power)
+    angles = (high + ramp * (low - high)) ** power
+    return torch.cat([angles.tan(), torch.zeros(1, dtype=torch.float64)])
