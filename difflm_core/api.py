@@ -10,9 +10,12 @@ model = DiffLM.from_pretrained("model/")
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +29,9 @@ from difflm_core.data.schema import Schema
 from difflm_core.data.source_form import to_dataframe
 from difflm_core.data.writers import RecordWriter
 from difflm_core.device import choose_device
-from difflm_core.errors import ArtifactError, ConfigError, DataError
+from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
 from difflm_core.generation.bundle import load_generator
-from difflm_core.generation.generator import Generator, Rejections, SamplingOptions
+from difflm_core.generation import generator as generation
 from difflm_core.progress import SILENT, Progress, Sink
 
 if TYPE_CHECKING:
@@ -43,12 +46,12 @@ class DiffLM:
         rejections: Tries that were rejected so far, by column and reason.
     """
 
-    def __init__(self, bundle: GeneratorBundle, generator: Generator) -> None:
+    def __init__(self, bundle: GeneratorBundle, generator: generation.Generator) -> None:
         """Wrap a loaded generator; use `fit` or `from_pretrained`."""
         self._bundle = bundle
         self._generator = generator
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.rejections: Rejections = Counter()
+        self.rejections: generation.Rejections = Counter()
 
     @property
     def schema(self) -> Schema:
@@ -85,16 +88,17 @@ class DiffLM:
 
         folder = tempfile.TemporaryDirectory(prefix="difflm-")
         root = Path(folder.name)
-        values: dict[str, Any] = {k: dict(v) for k, v in (config or {}).items()}
-        section = {"test_fraction": 0.0, **values.get("data", {})}
-        section["source"] = _as_source(data, root)
-        if metadata is not None:
-            section["schema_path"] = _as_schema_path(metadata, root)
-        if target is not None:
-            section["target"] = target
-        settings: RunConfig = build_config({**values, "data": section, "seed": seed}, "DiffLM.fit")
-        bundle = fit_pipeline(settings, str(root / "model"), sinks=sinks)
-        model = cls.from_pretrained(bundle.uri, device=settings.runtime.device)
+        try:
+            source, label = _as_source(data, root)
+            settings = _fit_config(source, metadata, target, seed, config, root)
+            with _naming(source, label):
+                bundle = fit_pipeline(settings, str(root / "model"), sinks=sinks)
+            if source != label:  # the records are needed no more
+                Path(source).unlink()
+            model = cls.from_pretrained(bundle.uri, device=settings.runtime.device)
+        except BaseException:
+            folder.cleanup()
+            raise
         model._folder = folder  # the bundle lives as long as the model
         return model
 
@@ -126,7 +130,9 @@ class DiffLM:
             ArtifactError: the folder holds something already.
         """
         uri = str(path)
-        if storage.list_files(uri) if storage.is_dir(uri) else False:
+        if storage.exists(uri) and not storage.is_dir(uri):
+            raise ArtifactError(f"{uri}: this is a file; expected a new folder.")
+        if storage.list_files(uri):
             raise ArtifactError(
                 f"{uri}: this folder is not empty. Choose another one, or empty it first."
             )
@@ -137,10 +143,16 @@ class DiffLM:
                 self._bundle.local(name) as source,
                 storage.atomic_output(storage.join(uri, name)) as target,
             ):
-                target.write_bytes(source.read_bytes())
+                shutil.copyfile(source, target)
 
     def sample(
-        self, num_rows: int, *, seed: int = 0, temperature: float = 1.0, top_p: float = 1.0
+        self,
+        num_rows: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_attempts: int = 16,
     ) -> pd.DataFrame:
         """Make exactly `num_rows` new records, in the form of the original table.
 
@@ -149,8 +161,13 @@ class DiffLM:
             seed: Same seed, same records.
             temperature: Softmax temperature; 1 keeps the learned distribution.
             top_p: Probability mass kept at each token.
+            max_attempts: Most tries for a record whose free text comes out invalid.
+
+        Raises:
+            ConfigError: an argument is out of its range.
+            StageError: a record was rejected `max_attempts` times.
         """
-        options = self._options(num_rows, seed, temperature, top_p)
+        options = _sampling_options(num_rows, seed, temperature, top_p, max_attempts)
         batches = list(self._batches(num_rows, options, SILENT))
         return to_dataframe(pa.Table.from_batches(batches), self.schema)
 
@@ -162,71 +179,103 @@ class DiffLM:
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        max_attempts: int = 16,
         progress: Progress = SILENT,
     ) -> None:
-        """Write exactly `num_rows` new records to a .parquet, .csv or .jsonl file.
+        """Write exactly `num_rows` new records to a .parquet, .csv or .jsonl file; see `sample`.
 
         Memory does not grow with `num_rows`; the file appears when it is complete.
         """
-        options = self._options(num_rows, seed, temperature, top_p)
+        options = _sampling_options(num_rows, seed, temperature, top_p, max_attempts)
         with RecordWriter(str(output), self.schema) as writer:
             for batch in self._batches(num_rows, options, progress):
                 writer.write(batch)
 
-    def _options(
-        self, num_rows: int, seed: int, temperature: float, top_p: float
-    ) -> SamplingOptions:
-        if num_rows < 1:
-            raise ConfigError(f"num_rows is {num_rows}; expected at least 1")
-        if temperature <= 0:
-            raise ConfigError(f"temperature is {temperature}; expected a number above 0")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"top_p is {top_p}; expected a number above 0 and up to 1")
-        return SamplingOptions(seed=seed, temperature=temperature, top_p=top_p)
-
     def _batches(
-        self, num_rows: int, options: SamplingOptions, progress: Progress
+        self, num_rows: int, options: generation.SamplingOptions, progress: Progress
     ) -> Iterator[pa.RecordBatch]:
-        import torch
-
+        made = self._generator.batches(num_rows, options, rejections=self.rejections)
         with progress.track("Generating records", total=num_rows) as bar:
-            for batch in self._generator.batches(
-                num_rows,
-                options,
-                num_threads=torch.get_num_threads(),
-                rejections=self.rejections,
-            ):
+            for batch in made:
                 bar.advance(batch.num_rows)
                 yield batch
 
 
-def _as_source(data: Any, root: Path) -> str:
-    """A path or URI of the data; a table in memory is written to a temporary Parquet file."""
+def _sampling_options(
+    num_rows: int, seed: int, temperature: float, top_p: float, max_attempts: int
+) -> generation.SamplingOptions:
+    """Check the arguments as the settings of a run are checked."""
+    asked = {
+        "num_rows": num_rows,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_attempts": max_attempts,
+    }
+    build_config({"generation": asked, "seed": seed}, "sample")
+    return generation.SamplingOptions(
+        seed=seed, temperature=temperature, top_p=top_p, max_attempts=max_attempts
+    )
+
+
+def _fit_config(
+    source: str,
+    metadata: Schema | Mapping[str, Any] | str | Path | None,
+    target: str | None,
+    seed: int,
+    config: Mapping[str, Any] | None,
+    root: Path,
+) -> RunConfig:
+    """The configuration of a fit: no records are kept for evaluation unless asked for."""
+    values: dict[str, Any] = dict(config or {})
+    given = values.get("data") or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"DiffLM.fit: data is {given!r}; expected settings by name")
+    section: dict[str, Any] = {"test_fraction": 0.0, **given, "source": source}
+    if metadata is not None:
+        section["schema_path"] = _as_schema_path(metadata, root)
+    if target is not None:
+        section["target"] = target
+    return build_config({"seed": seed, **values, "data": section}, "DiffLM.fit")
+
+
+def _as_source(data: Any, root: Path) -> tuple[str, str]:
+    """A path of the data, and what to call it; a table in memory is written to a Parquet file."""
     if isinstance(data, str | Path):
-        return str(data)
+        return str(data), str(data)
     import pyarrow.parquet as pq
 
-    if not isinstance(data, pa.Table):
-        if not hasattr(data, "columns"):
-            raise DataError(
-                f"data is a {type(data).__name__}; expected a pandas DataFrame, an Arrow table, or "
-                "a path of CSV, TSV, JSONL or Parquet files"
-            )
-        data = pa.Table.from_pandas(data, preserve_index=False)
+    from difflm_core.data.readers import open_source
+
+    source = open_source(data)
     path = root / "data.parquet"
-    pq.write_table(data, path)
-    return str(path)
+    with pq.ParquetWriter(path, source.schema, compression="zstd") as writer:
+        for batch in source.batches():
+            writer.write_batch(batch)
+    return str(path), source.label
+
+
+@contextlib.contextmanager
+def _naming(path: str, label: str) -> Generator[None]:
+    """Let errors call the data what the caller calls it."""
+    try:
+        yield
+    except DiffLMError as error:
+        raise type(error)(str(error).replace(path, label)) from None
 
 
 def _as_schema_path(metadata: Any, root: Path) -> str:
+    """A path of what is known of the columns."""
     if isinstance(metadata, str | Path):
         return str(metadata)
     path = root / "schema.json"
     if isinstance(metadata, Schema):
         metadata.save(path)
         return str(path)
-    import json
-
     values = metadata.to_dict() if hasattr(metadata, "to_dict") else metadata
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"metadata is a {type(metadata).__name__}; expected a Schema, SDV metadata, or the "
+            "path of a schema.json"
+        )
     path.write_text(json.dumps(values), encoding="utf-8")
     return str(path)

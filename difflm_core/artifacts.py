@@ -18,6 +18,8 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,6 +288,15 @@ class ArtifactWriter:
         """Give a local path to write the file to; it appears when the block succeeds."""
         with storage.atomic_output(self.path(path)) as local:
             yield local
+
+    @contextlib.contextmanager
+    def folder(self, path: str = "") -> Generator[Path]:
+        """Give a local folder to write small files to; they appear when the block succeeds."""
+        with tempfile.TemporaryDirectory(prefix="difflm-") as name:
+            yield Path(name)
+            for source in sorted(Path(name).iterdir()):
+                with self.file(f"{path}/{source.name}" if path else source.name) as target:
+                    shutil.copyfile(source, target)
 
     @contextlib.contextmanager
     def read(self, path: str) -> Generator[Path]:

@@ -14,10 +14,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 from difflm_core import storage
@@ -50,9 +53,14 @@ class Shard:
     payload: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-# Writes `shard.output` (last, through `storage.atomic_output`) and returns the number of rows.
-ShardWorker = Callable[[Shard], int]
-OnDone = Callable[[Shard, int], None]
+# Takes a number of rows that were just done; may be called any number of times.
+OnRows = Callable[[int], None]
+# Writes `shard.output` (last, through `storage.atomic_output`), reporting rows on the way.
+ShardWorker = Callable[[Shard, OnRows], None]
+
+
+def ignore_rows(num_rows: int) -> None:
+    """Report to nobody."""
 
 
 class Launcher(Protocol):
@@ -69,7 +77,7 @@ class Launcher(Protocol):
         make_worker: Callable[[], ShardWorker],
         shards: Sequence[Shard],
         num_workers: int = 1,
-        on_done: OnDone | None = None,
+        on_rows: OnRows = ignore_rows,
     ) -> None:
         """Do every shard whose output does not exist yet.
 
@@ -79,7 +87,8 @@ class Launcher(Protocol):
                 `functools.partial` of one, or an object of a module-level class.
             shards: what to do.
             num_workers: processes that share the shards.
-            on_done: called in this process with each shard done now and its number of rows.
+            on_rows: called in this process with rows done now: as the worker reports them if it
+                runs here, else once for each shard.
         """
         ...
 
@@ -106,7 +115,7 @@ class LocalLauncher:
         make_worker: Callable[[], ShardWorker],
         shards: Sequence[Shard],
         num_workers: int = 1,
-        on_done: OnDone | None = None,
+        on_rows: OnRows = ignore_rows,
     ) -> None:
         """Do every shard whose output does not exist yet; see `Launcher.map_shards`.
 
@@ -119,11 +128,9 @@ class LocalLauncher:
         if min(num_workers, len(missing)) == 1:
             worker = make_worker()
             for shard in missing:
-                num_rows = _do_shard(worker, shard)
-                if on_done:
-                    on_done(shard, num_rows)
+                _do_shard(worker, shard, on_rows)
             return
-        _map_in_processes(make_worker, missing, min(num_workers, len(missing)), on_done)
+        _map_in_processes(make_worker, missing, min(num_workers, len(missing)), on_rows)
 
 
 def set_threads(num_threads: int) -> None:
@@ -136,11 +143,10 @@ def set_threads(num_threads: int) -> None:
         torch.set_num_threads(num_threads)
 
 
-def _do_shard(worker: ShardWorker, shard: Shard) -> int:
-    num_rows = worker(shard)
+def _do_shard(worker: ShardWorker, shard: Shard, on_rows: OnRows) -> None:
+    worker(shard, on_rows)
     if not storage.exists(shard.output):
         raise StageError(f"Shard {shard.index} was done, but its file {shard.output} is not there.")
-    return num_rows
 
 
 @dataclass
@@ -158,6 +164,9 @@ def _start_process(make_worker: Callable[[], ShardWorker], num_threads: int) -> 
     set_threads(num_threads)
     # Ctrl-C reaches every process of the group; the parent alone speaks about it.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _POOL_PROCESS.make_worker = make_worker
 
 
@@ -168,14 +177,27 @@ def _do_shard_in_process(shard: Shard) -> int:
     if state.worker is None:
         assert state.make_worker is not None  # noqa: S101 - set by the pool's initializer
         state.worker = state.make_worker()
-    return _do_shard(state.worker, shard)
+    num_rows = 0
+
+    def count(more: int) -> None:
+        nonlocal num_rows
+        num_rows += more
+
+    _do_shard(state.worker, shard, count)
+    return num_rows
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process as soon as its parent has: a killed parent cannot stop its workers."""
+    wait_for([parent.sentinel])
+    os._exit(1)
 
 
 def _map_in_processes(
     make_worker: Callable[[], ShardWorker],
     shards: Sequence[Shard],
     num_workers: int,
-    on_done: OnDone | None,
+    on_rows: OnRows,
 ) -> None:
     num_threads = max(1, (os.cpu_count() or 1) // num_workers)
     pool = ProcessPoolExecutor(
@@ -185,8 +207,11 @@ def _map_in_processes(
         initargs=(make_worker, num_threads),
     )
     try:
-        futures = {pool.submit(_do_shard_in_process, shard): shard for shard in shards}
-        _collect(futures, on_done)
+        pending = {pool.submit(_do_shard_in_process, shard) for shard in shards}
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                on_rows(future.result())
     except BrokenProcessPool:
         raise StageError(
             f"One of {num_workers} worker processes ended before its work was done (killed, or "
@@ -195,13 +220,3 @@ def _map_in_processes(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _collect(futures: Mapping[Future[int], Shard], on_done: OnDone | None) -> None:
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            num_rows = future.result()
-            if on_done:
-                on_done(futures[future], num_rows)

@@ -78,6 +78,9 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same records.")] = 0,
     temperature: Annotated[float, typer.Option(help="1 keeps the learned distribution.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Probability mass kept at each token.")] = 1.0,
+    max_attempts: Annotated[
+        int, typer.Option(help="Most tries for a record whose free text comes out invalid.")
+    ] = 16,
 ) -> None:
     """Make new records with a model."""
     from difflm_core.config_file import build_config
@@ -88,7 +91,12 @@ def sample(
             f"{output}: the suffix {suffix or '(none)'} is not a known format. Expected a name "
             "that ends with .parquet, .csv or .jsonl."
         )
-    options = {"temperature": temperature, "top_p": top_p, "num_rows": num_rows}
+    options = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "num_rows": num_rows,
+        "max_attempts": max_attempts,
+    }
     build_config({"generation": options, "seed": seed}, "difflm sample")
     sinks = start_output()
 
@@ -101,6 +109,7 @@ def sample(
         seed=seed,
         temperature=temperature,
         top_p=top_p,
+        max_attempts=max_attempts,
         progress=Progress(sinks),
     )
     print(output)

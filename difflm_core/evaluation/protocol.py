@@ -44,22 +44,19 @@ SCORERS = ("strict", "paper", "both")
 DEFAULT_SAMPLE_ROWS = 50_000
 NUM_PARTS = 6
 
-Progress = Callable[[str, int, int], None]
+OnPart = Callable[[str], None]
 T = TypeVar("T")
 
 
 class _Run:
     """Runs the parts of an evaluation: reports progress, times, turns refusals into reasons."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, on_part: OnPart | None) -> None:
         self.seconds: dict[str, float] = {}
-        self._progress = progress
-        self._done = 0
+        self._on_part = on_part
 
     def part(self, name: str, compute: Callable[[], T]) -> T | NotComputed:
         """Run one part; a metric that is undefined on this data becomes `NotComputed`."""
-        if self._progress is not None:
-            self._progress(name, self._done, NUM_PARTS)
         start = time.perf_counter()
         try:
             return compute()
@@ -67,7 +64,8 @@ class _Run:
             return NotComputed(str(reason))
         finally:
             self.seconds[name] = round(time.perf_counter() - start, 3)
-            self._done += 1
+            if self._on_part is not None:
+                self._on_part(name)
 
 
 def evaluate(
@@ -83,7 +81,7 @@ def evaluate(
     categorical: Sequence[str] = (),
     sample_rows: int = DEFAULT_SAMPLE_ROWS,
     num_seeds: int = 3,
-    progress: Progress | None = None,
+    on_part: OnPart | None = None,
 ) -> Evaluation:
     """Score a synthetic table against the real one it was learned from.
 
@@ -101,7 +99,7 @@ def evaluate(
         sample_rows: the costly metrics see at most this many rows of each table (a seeded
             uniform sample); validity, duplicates and exact copies see every row.
         num_seeds: refits for the deviation of the utility figures.
-        progress: called with (part, parts done, number of parts).
+        on_part: called with the name of each of the `NUM_PARTS` parts when it is done.
 
     Raises:
         ConfigError: unknown scorer, or a sample size below 1.
@@ -120,7 +118,7 @@ def evaluate(
         schema,
         roles=decide_roles(schema, train_full, categorical),
     )
-    run = _Run(progress)
+    run = _Run(on_part)
     figures = FigureData()
     dataset = _dataset(
         prepared, [synthetic_full, train_full, test_full], valid, num_rejected, sample_rows

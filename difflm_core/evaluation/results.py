@@ -346,7 +346,10 @@ class ProjectionDensity:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The whole evaluation: what `evaluate` returns and `write_report` writes."""
+    """The whole evaluation: what `evaluate` returns and `write_report` writes.
+
+    `seconds`, the duration of each part, is not written: equal evaluations give equal files.
+    """
 
     format_version: int
     scorer: str
@@ -364,11 +367,11 @@ class Evaluation:
     figures: FigureData = field(default_factory=FigureData, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form: stable keys, no figures, NaN and infinity as null."""
+        """JSON-able form: stable keys, no figures, no durations, NaN and infinity as null."""
         tree = {
             item.name: to_plain(getattr(self, item.name))
             for item in dataclasses.fields(self)
-            if item.name != "figures"
+            if item.name not in ("figures", "seconds")
         }
         return tree
 

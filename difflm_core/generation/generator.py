@@ -6,11 +6,9 @@ one thread; so neither the number of threads nor that of workers changes a row.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import pyarrow as pa
 import torch
@@ -21,6 +19,7 @@ from difflm_core.diffusion.model import LatentDiffusion, SamplerOptions
 from difflm_core.errors import StageError
 from difflm_core.generation.decode import decode_tokens
 from difflm_core.seeds import numpy_generator, seed_of
+from difflm_core.threads import map_in_order
 from difflm_core.vae.model import TextVae
 
 Rejections = Counter[tuple[str, str]]
@@ -62,7 +61,7 @@ class Generator:
         options: SamplingOptions,
         *,
         start: int = 0,
-        num_threads: int = 1,
+        num_threads: int | None = None,
         rejections: Rejections | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Generate records `start .. start + num_rows - 1` in order.
@@ -72,7 +71,8 @@ class Generator:
             options: How freely.
             start: Global index of the first record; a multiple of `batch_rows`, so that the
                 batches are those of the whole run.
-            num_threads: Batches computed at the same time; at most twice as many are in memory.
+            num_threads: Batches computed at the same time (None: one per core); at most twice as
+                many are in memory.
             rejections: Collects what was rejected, by column and reason.
 
         Yields:
@@ -86,23 +86,12 @@ class Generator:
             (begin, min(begin + options.batch_rows, stop))
             for begin in range(start, stop, options.batch_rows)
         )
-        pending: deque[Future[tuple[pa.RecordBatch, Rejections]]] = deque()
-        with ThreadPoolExecutor(
-            num_threads, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            try:
-                for span in islice(spans, 2 * num_threads):
-                    pending.append(pool.submit(self._batch, *span, options))
-                while pending:
-                    records, rejected = pending.popleft().result()
-                    for span in islice(spans, 1):
-                        pending.append(pool.submit(self._batch, *span, options))
-                    if rejections is not None:
-                        rejections.update(rejected)
-                    yield records
-            finally:
-                for future in pending:
-                    future.cancel()
+        for records, rejected in map_in_order(
+            lambda span: self._batch(*span, options), spans, num_threads
+        ):
+            if rejections is not None:
+                rejections.update(rejected)
+            yield records
 
     def _batch(
         self, begin: int, end: int, options: SamplingOptions
@@ -137,7 +126,7 @@ class Generator:
             )
             raise StageError(
                 f"{missing} records were rejected {options.max_attempts} times each ({worst}). "
-                "Train longer, lower generation.temperature, or raise generation.max_attempts."
+                "Train longer, lower the temperature, or raise max_attempts."
             )
         records = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
         return self.codec.with_identifiers(records, start=begin, seed=options.seed), rejections

@@ -1,8 +1,9 @@
-"""What a corpus holds, for the stages that read it.
+"""What artifacts hold, for the stages that read them.
 
 schema.json                          the schema of the records
 codec/                               the fitted record codec
-train|valid|test/part-00000.parquet  canonical records, in shards
+train|valid|test/part-00000.parquet  canonical records (or their latents), in shards
+scaler.safetensors                   the scaler of the latents
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA_FILE = "schema.json"
 CODEC_FOLDER = "codec"
+SCALER_FILE = "scaler.safetensors"
 
 
 def part_name(split: str, index: int) -> str:

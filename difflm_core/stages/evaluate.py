@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difflm_core.artifacts import Corpus, EvaluationReport, SyntheticData
 from difflm_core.config import EvaluateConfig
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import load_schema, read_split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def evaluate(
@@ -16,15 +19,10 @@ def evaluate(
     """Score the synthetic records against training and test records."""
     from difflm_core.evaluation import evaluate as score
     from difflm_core.evaluation import write_report
+    from difflm_core.evaluation.protocol import NUM_PARTS
 
     schema = load_schema(corpus)
-    with ctx.progress.track("Evaluating", unit="parts") as bar:
-
-        def report_part(part: str, done: int, total: int) -> None:
-            del part
-            bar.report.total = total
-            bar.advance(done - bar.report.done)
-
+    with ctx.progress.track("Evaluating", total=NUM_PARTS, unit="parts") as bar:
         evaluation = score(
             read_synthetic(synthetic),
             read_split(corpus, "train", schema),
@@ -36,19 +34,16 @@ def evaluate(
             num_rejected=synthetic.manifest.summary["num_rejected"],
             categorical=cfg.categorical,
             sample_rows=cfg.max_rows,
-            progress=report_part,
+            on_part=lambda part: bar.advance(1),
         )
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory(prefix="difflm-") as folder:
-        for path in write_report(evaluation, Path(folder)):
-            with ctx.output.file(path.name) as target:
-                target.write_bytes(path.read_bytes())
+    # Durations differ between equal runs, so they are an event and not part of the report.
+    ctx.progress.event("evaluated", seconds=evaluation.seconds)
+    with ctx.output.folder() as folder:
+        write_report(evaluation, folder)
     return ctx.finish(EvaluationReport, **headline(evaluation.to_dict()))
 
 
-def read_synthetic(synthetic: SyntheticData) -> Any:
+def read_synthetic(synthetic: SyntheticData) -> pa.Table:
     """All synthetic records in canonical types."""
     import pyarrow as pa
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from difflm_core import storage
 from difflm_core.artifacts import Corpus, Latents, VaeCheckpoint
 from difflm_core.config import LatentsConfig
-from difflm_core.parallel import Shard, ShardWorker
+from difflm_core.parallel import OnRows, Shard, ShardWorker
 from difflm_core.stage import Stage, StageContext
-from difflm_core.stages.corpus import load_codec, part_name, read_parquet
+from difflm_core.stages.corpus import SCALER_FILE, load_codec, part_name, read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from difflm_core.vae.model import TextVae
 
 SPLITS = ("train", "valid")
-SCALER_FILE = "scaler.safetensors"
 
 
 def extract_latents(
@@ -43,9 +42,7 @@ def extract_latents(
     total = sum(e.rows or 0 for split in SPLITS for e in corpus.files(split, ".parquet"))
     worker = _Encode(vae, cfg.batch_rows, ctx.seed, ctx.runtime.device)
     with ctx.progress.track("Extracting latents", total=total) as bar:
-        ctx.launcher.map_shards(
-            worker, shards, ctx.runtime.num_workers, on_done=lambda _, rows: bar.advance(rows)
-        )
+        ctx.launcher.map_shards(worker, shards, ctx.runtime.num_workers, bar.advance)
     training = [s.output for s in shards if f"/{SPLITS[0]}/" in s.output]
 
     def read(uri: str) -> LatentBatch:
@@ -81,14 +78,14 @@ class _Encode:
         with self.checkpoint.local() as folder:
             vae = load_vae(folder, codec, choose_device(self.device))
 
-        def encode(shard: Shard) -> int:
+        def encode(shard: Shard, on_rows: OnRows) -> None:
             records = read_parquet(shard.payload["records"])
             latents = encode_records(
                 vae, codec, records, batch_rows=self.batch_rows, seed=(self.seed, shard.index)
             )
             with storage.atomic_output(shard.output) as path:
                 pq.write_table(latents.to_arrow(), path, compression="zstd")
-            return records.num_rows
+            on_rows(records.num_rows)
 
         return encode
 
@@ -101,18 +98,19 @@ def encode_records(
 
     from difflm_core.latents import LatentBatch
     from difflm_core.seeds import numpy_generator
+    from difflm_core.threads import map_in_order
 
     device = next(vae.parameters()).device
     ids_NT = torch.from_numpy(
         codec.encode(records, numpy_generator(seed[0], "extract", seed[1])).ids
     )
-    means: list[torch.Tensor] = []
-    stds: list[torch.Tensor] = []
-    with torch.inference_mode():
-        for ids_BT in ids_NT.split(batch_rows):
+
+    def posterior(ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
             mean_BD, logvar_BD = vae.posterior(ids_BT.long().to(device))
-            means.append(mean_BD.cpu())
-            stds.append((0.5 * logvar_BD).exp().cpu())
+            return mean_BD.cpu(), (0.5 * logvar_BD).exp().cpu()
+
+    means, stds = zip(*map_in_order(posterior, ids_NT.split(batch_rows)), strict=True)
     return LatentBatch(torch.cat(means), torch.cat(stds))
 
 

@@ -8,61 +8,71 @@ rejections.json                 number of rejected tries by column and reason
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from difflm_core import storage
-from difflm_core.artifacts import GeneratorBundle, SyntheticData
+from difflm_core.artifacts import WORK_FOLDER, GeneratorBundle, SyntheticData
 from difflm_core.config import GenerateConfig
-from difflm_core.parallel import Shard, ShardWorker
+from difflm_core.parallel import OnRows, Shard, ShardWorker
 from difflm_core.stage import Stage, StageContext
-from difflm_core.stages.corpus import CODEC_FOLDER, SCHEMA_FILE
+from difflm_core.stages.corpus import SCHEMA_FILE, load_codec
 
 if TYPE_CHECKING:
-    from difflm_core.generation.generator import SamplingOptions
+    from difflm_core.generation.generator import Rejections
+
+REJECTIONS_FILE = "rejections.json"
 
 
 def generate(ctx: StageContext, cfg: GenerateConfig, generator: GeneratorBundle) -> SyntheticData:
     """Generate records from noise."""
-    from difflm_core.codec.records import RecordCodec
-
     num_rows = cfg.num_rows or int(generator.manifest.summary["num_training_rows"])
-    # Whole batches per shard: the batches, and so the rows, are those of the run as a whole.
+    shards = plan_shards(ctx, cfg, num_rows)
+    done = sum(s.payload["num_rows"] for s in shards if storage.exists(s.output))
+    make_worker = _Generate(generator, cfg, ctx.seed, ctx.runtime.device)
+    with ctx.progress.track("Generating records", total=num_rows, initial=done) as bar:
+        ctx.launcher.map_shards(make_worker, shards, ctx.runtime.num_workers, bar.advance)
+    rejections = read_ledgers(shard.payload["ledger"] for shard in shards)
+    ctx.output.write_json(REJECTIONS_FILE, by_column(rejections))
+    with ctx.output.file(SCHEMA_FILE) as path:
+        load_codec(generator).schema.save(path)
+    return ctx.finish(SyntheticData, num_rows=num_rows, num_rejected=rejections.total())
+
+
+def plan_shards(ctx: StageContext, cfg: GenerateConfig, num_rows: int) -> Sequence[Shard]:
+    """Cut the rows into shards of whole batches, so that the batches are those of one shard."""
     shard_rows = max(1, cfg.shard_rows // cfg.batch_rows) * cfg.batch_rows
-    shards = [
-        Shard(
-            index,
-            ctx.output.path(f"part-{index:05d}.{cfg.format}"),
-            {"start": start, "num_rows": min(shard_rows, num_rows - start)},
-        )
-        for index, start in enumerate(range(0, num_rows, shard_rows))
-    ]
-    worker = _Generate(generator, cfg, ctx.seed, ctx.runtime.device, ctx.runtime.num_workers)
-    with ctx.progress.track("Generating records", total=num_rows) as bar:
-        if ctx.runtime.num_workers == 1:
-            worker = worker.reporting_to(bar.advance)
-            ctx.launcher.map_shards(worker, shards)
-        else:
-            ctx.launcher.map_shards(
-                worker, shards, ctx.runtime.num_workers, on_done=lambda _, rows: bar.advance(rows)
-            )
+    shards: list[Shard] = []
+    for index, start in enumerate(range(0, num_rows, shard_rows)):
+        name = f"part-{index:05d}.{cfg.format}"
+        payload = {
+            "start": start,
+            "num_rows": min(shard_rows, num_rows - start),
+            # Beside the shard rather than in memory: a run that continues needs it.
+            "ledger": ctx.output.path(WORK_FOLDER, f"{name}.rejections.json"),
+        }
+        shards.append(Shard(index, ctx.output.path(name), payload))
+    return shards
+
+
+def by_column(rejections: Rejections) -> dict[str, dict[str, int]]:
+    """The ledger as JSON: column, reason, number of rejected tries."""
     ledger: dict[str, dict[str, int]] = {}
-    for shard in shards:
-        uri = _ledger_uri(shard.output)
+    for (column, reason), count in rejections.items():
+        ledger.setdefault(column, {})[reason] = count
+    return ledger
+
+
+def read_ledgers(uris: Iterable[str]) -> Rejections:
+    """Add up ledgers written by `by_column`."""
+    rejections: Rejections = Counter()
+    for uri in uris:
         for column, reasons in json.loads(storage.read_text(uri)).items():
             for reason, count in reasons.items():
-                total = ledger.setdefault(column, {})
-                total[reason] = total.get(reason, 0) + count
-    ctx.output.write_json("rejections.json", ledger)
-    with generator.local(CODEC_FOLDER) as folder, ctx.output.file(SCHEMA_FILE) as path:
-        RecordCodec.load(folder).schema.save(path)
-    rejected = sum(count for reasons in ledger.values() for count in reasons.values())
-    return ctx.finish(SyntheticData, num_rows=num_rows, num_rejected=rejected)
-
-
-def _ledger_uri(shard_uri: str) -> str:
-    folder, _, name = shard_uri.rpartition("/")
-    return f"{folder}/work/{name}.rejections.json"
+                rejections[column, reason] += count
+    return rejections
 
 
 @dataclass(frozen=True)
@@ -73,56 +83,34 @@ class _Generate:
     cfg: GenerateConfig
     seed: int
     device: str
-    num_workers: int
-    advance: object = None
-
-    def reporting_to(self, advance: object) -> _Generate:
-        """The same, reporting every batch."""
-        from dataclasses import replace
-
-        return replace(self, advance=advance)
-
-    def options(self) -> SamplingOptions:
-        from difflm_core.generation.generator import SamplingOptions
-
-        cfg = self.cfg
-        return SamplingOptions(
-            self.seed, cfg.temperature, cfg.top_p, cfg.batch_rows, cfg.max_attempts
-        )
 
     def __call__(self) -> ShardWorker:
-        from collections import Counter
-
-        import torch
-
         from difflm_core.data.writers import RecordWriter
         from difflm_core.device import choose_device
         from difflm_core.generation.bundle import load_generator
+        from difflm_core.generation.generator import SamplingOptions
 
+        cfg = self.cfg
+        options = SamplingOptions(
+            self.seed, cfg.temperature, cfg.top_p, cfg.batch_rows, cfg.max_attempts
+        )
         with self.bundle.local() as folder:
             generator = load_generator(folder, choose_device(self.device))
-        num_threads = torch.get_num_threads()
 
-        def generate_shard(shard: Shard) -> int:
-            rejections: Counter[tuple[str, str]] = Counter()
+        def generate_shard(shard: Shard, on_rows: OnRows) -> None:
+            rejections: Rejections = Counter()
             batches = generator.batches(
                 shard.payload["num_rows"],
-                self.options(),
+                options,
                 start=shard.payload["start"],
-                num_threads=num_threads,
                 rejections=rejections,
             )
-            schema = generator.codec.schema
-            with RecordWriter(shard.output, schema, self.cfg.format) as writer:
+            with RecordWriter(shard.output, generator.codec.schema, cfg.format) as writer:
                 for batch in batches:
                     writer.write(batch)
-                    if callable(self.advance):
-                        self.advance(batch.num_rows)
-                ledger: dict[str, dict[str, int]] = {}
-                for (column, reason), count in sorted(rejections.items()):
-                    ledger.setdefault(column, {})[reason] = count
-                storage.write_text(_ledger_uri(shard.output), json.dumps(ledger))
-            return shard.payload["num_rows"]
+                    on_rows(batch.num_rows)
+                # Before the shard appears: where there is a shard, there is its ledger.
+                storage.write_text(shard.payload["ledger"], json.dumps(by_column(rejections)))
 
         return generate_shard
 

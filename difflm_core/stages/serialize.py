@@ -69,7 +69,8 @@ def serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
         text_vocab_size=cfg.codec.text_vocab_size,
     )
     codec = RecordCodec.fit(schema, sample, options)
-    save_folder(ctx, CODEC_FOLDER, codec.save)
+    with ctx.output.folder(CODEC_FOLDER) as folder:
+        codec.save(folder)
     with ctx.output.file(SCHEMA_FILE) as path:
         schema.save(path)
     return ctx.finish(
@@ -113,18 +114,6 @@ def resolve_schema(cfg: DataConfig, source: Source) -> Schema:
     return infer_schema(
         source, target=cfg.target, declared=declared, missing_values=cfg.missing_values
     )
-
-
-def save_folder(ctx: StageContext, folder: str, save: Any) -> None:
-    """Let `save(directory)` write a folder of small files into the output."""
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory(prefix="difflm-") as name:
-        save(Path(name))
-        for path in sorted(Path(name).iterdir()):
-            with ctx.output.file(f"{folder}/{path.name}" if folder else path.name) as target:
-                target.write_bytes(path.read_bytes())
 
 
 def _num_shards(num_rows: int, cfg: CodecConfig) -> int:

@@ -5,20 +5,21 @@ The bundle adds diffusion.json, diffusion.safetensors and model_card.md to the V
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from difflm_core import storage
 from difflm_core.artifacts import WORK_FOLDER, GeneratorBundle, Latents, VaeCheckpoint
 from difflm_core.config import DiffusionConfig
 from difflm_core.stage import Stage, StageContext
-from difflm_core.stages.corpus import shard_readers
-from difflm_core.stages.extract_latents import SCALER_FILE
-from difflm_core.stages.serialize import save_folder
+from difflm_core.stages.corpus import SCALER_FILE, load_codec, shard_readers
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+CARD_FILE = "model_card.md"
 
 
 def train_diffusion(
@@ -36,6 +37,7 @@ def train_diffusion(
         train_latent_diffusion,
     )
     from difflm_core.generation.bundle import save_diffusion
+    from difflm_core.generation.card import TrainingFacts, model_card
     from difflm_core.latents import LatentBatch, LatentScaler
     from difflm_core.seeds import seed_of
     from difflm_core.training import LoopOptions
@@ -67,10 +69,10 @@ def train_diffusion(
             log_sigma_std=cfg.log_sigma_std,
         ),
         LoopOptions(
+            warmup_steps=100,
             clip_norm=cfg.clip_norm,
             ema_decay=cfg.ema_decay,
             evaluate_every_steps=cfg.evaluate_every_steps,
-            patience=cfg.patience,
             checkpoint_every_steps=cfg.checkpoint_every_steps,
         ),
         seed=ctx.seed,
@@ -78,12 +80,23 @@ def train_diffusion(
         progress=ctx.progress,
     )
     sampler = SamplerOptions(cfg.sampler_steps, cfg.sigma_min, cfg.sigma_max)
-    save_folder(ctx, "", lambda folder: save_diffusion(diffusion, sampler, folder))
+    num_training = sum(entry.rows or 0 for entry in latents.files("train", ".parquet"))
+    with ctx.output.folder() as folder:
+        save_diffusion(diffusion, sampler, folder)
+        facts = TrainingFacts(
+            num_training, ctx.seed, vae.manifest.summary, result, settings_of(cfg, vae)
+        )
+        card = model_card(load_codec(vae).schema, facts)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
     for entry in vae.manifest.files:
         with vae.local(entry.path) as source, ctx.output.file(entry.path) as target:
-            target.write_bytes(source.read_bytes())
-    num_training = sum(entry.rows or 0 for entry in latents.files("train", ".parquet"))
+            shutil.copyfile(source, target)
     return ctx.finish(GeneratorBundle, num_training_rows=num_training, **result)
+
+
+def settings_of(cfg: DiffusionConfig, vae: VaeCheckpoint) -> dict[str, dict[str, Any]]:
+    """Settings that made the model, by section, for its card."""
+    return {**vae.manifest.recipe["config"], "diffusion": cfg.fingerprint_values()}
 
 
 STAGE = Stage(train_diffusion, version=1)

@@ -1,6 +1,7 @@
 """Stage 2: train the text-VAE on the corpus.
 
-The checkpoint holds vae.json, vae.safetensors, the codec, and history.json (every evaluation).
+The checkpoint holds vae.json, vae.safetensors and the codec; every evaluation is an event in
+metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from difflm_core.artifacts import WORK_FOLDER, Corpus, VaeCheckpoint
 from difflm_core.config import VaeConfig
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import CODEC_FOLDER, load_codec, shard_readers
-from difflm_core.stages.serialize import save_folder
 
 if TYPE_CHECKING:
     from difflm_core.codec.records import RecordCodec
@@ -47,6 +47,7 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
         valid,
         recipe_of(cfg),
         LoopOptions(
+            warmup_steps=cfg.warmup_steps,
             clip_norm=cfg.clip_norm,
             ema_decay=cfg.ema_decay,
             evaluate_every_steps=cfg.evaluate_every_steps,
@@ -57,8 +58,10 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
         checkpoint=storage.local_path(checkpoint) if storage.is_local(checkpoint) else None,
         progress=ctx.progress,
     )
-    save_folder(ctx, "", lambda folder: save_vae(vae, folder))
-    save_folder(ctx, CODEC_FOLDER, codec.save)
+    with ctx.output.folder() as folder:
+        save_vae(vae, folder)
+    with ctx.output.folder(CODEC_FOLDER) as folder:
+        codec.save(folder)
     return ctx.finish(VaeCheckpoint, **dataclasses.asdict(report))
 
 
@@ -91,9 +94,9 @@ def recipe_of(cfg: VaeConfig) -> VaeRecipe:
     from difflm_core.vae.training import VaeRecipe
 
     return VaeRecipe(
-        max_epochs=cfg.max_epochs,
         max_tokens=cfg.max_tokens,
         language_share=cfg.language_share,
+        decay_share=cfg.decay_share,
         lr=cfg.lr,
         matrix_lr=cfg.matrix_lr,
         weight_decay=cfg.weight_decay,

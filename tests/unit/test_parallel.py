@@ -1,3 +1,9 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,23 +24,16 @@ def shards(tmp_path):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_every_shard_is_done_once(shards, num_workers):
     done = []
-    LocalLauncher().map_shards(
-        MakeNumberWorker(10),
-        shards,
-        num_workers,
-        on_done=lambda shard, rows: done.append((shard.index, rows)),
-    )
-    assert sorted(done) == [(0, 3), (1, 3), (2, 1)]
+    LocalLauncher().map_shards(MakeNumberWorker(10), shards, num_workers, on_rows=done.append)
+    assert sorted(done) == [1, 3, 3]
     assert values_of(shards) == [[10, 11, 12], [13, 14, 15], [16]]
 
 
 def test_existing_shards_are_skipped(shards):
     LocalLauncher().map_shards(MakeNumberWorker(10), shards[:2])
     done = []
-    LocalLauncher().map_shards(
-        MakeNumberWorker(99), shards, on_done=lambda shard, rows: done.append(shard.index)
-    )
-    assert done == [2]
+    LocalLauncher().map_shards(MakeNumberWorker(99), shards, on_rows=done.append)
+    assert done == [1]
     assert values_of(shards) == [[10, 11, 12], [13, 14, 15], [105]]
 
 
@@ -77,8 +76,56 @@ def test_a_dead_worker_is_one_clear_error(shards, monkeypatch):
 
 def test_a_worker_that_writes_nothing_is_an_error(shards):
     with pytest.raises(StageError) as caught:
-        LocalLauncher().map_shards(lambda: lambda shard: 3, shards)
+        LocalLauncher().map_shards(lambda: lambda shard, on_rows: None, shards)
     assert str(caught.value) == (f"Shard 0 was done, but its file {shards[0].output} is not there.")
+
+
+# Two workers that say who they are and then sleep for longer than any test.
+_SLEEPERS = """
+import os, sys, time
+from pathlib import Path
+from difflm_core.parallel import LocalLauncher, Shard
+
+def work(shard, on_rows):
+    folder, name = os.path.split(shard.output)
+    Path(folder, f"{name}.pid").write_text(str(os.getpid()))
+    Path(folder, f"{name}.ready").touch()
+    time.sleep(600)
+
+def make_worker():
+    return work
+
+if __name__ == "__main__":
+    LocalLauncher().map_shards(make_worker, [Shard(i, f"{sys.argv[1]}/{i}") for i in (0, 1)], 2)
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "sleepers.py"
+    script.write_text(_SLEEPERS)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    wait_until(lambda: len(list(tmp_path.glob("*.ready"))) == 2)
+    workers = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(is_running(worker) for worker in workers))
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    # An orphan that nobody has waited for yet is a zombie: it has ended.
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_training_runs_in_this_process():

@@ -12,7 +12,7 @@ from difflm_core import storage
 from difflm_core.artifacts import Corpus, EvaluationReport
 from difflm_core.config import RunConfig, RuntimeConfig, SerializeConfig
 from difflm_core.errors import ArtifactError, DataError, StageError
-from difflm_core.parallel import LocalLauncher
+from difflm_core.parallel import LocalLauncher, ignore_rows
 from difflm_core.stage import Stage, StageContext, make_recipe, plan_stage, run_stage
 from tests.unit.toy_stages import ADD, COUNT, AddConfig, CountConfig, read_sum
 
@@ -23,13 +23,17 @@ class CountingLauncher(LocalLauncher):
     def __init__(self):
         self.done = []
 
-    def map_shards(self, make_worker, shards, num_workers=1, on_done=None):
-        def remember(shard, num_rows):
-            self.done.append(shard.index)
-            if on_done:
-                on_done(shard, num_rows)
+    def map_shards(self, make_worker, shards, num_workers=1, on_rows=ignore_rows):
+        def make_remembering_worker():
+            worker = make_worker()
 
-        super().map_shards(make_worker, shards, num_workers, remember)
+            def work(shard, on_rows):
+                worker(shard, on_rows)
+                self.done.append(shard.index)
+
+            return work
+
+        super().map_shards(make_remembering_worker, shards, num_workers, on_rows)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ class NumberWorker:
     def __init__(self, seed):
         self.seed = seed
 
-    def __call__(self, shard):
+    def __call__(self, shard, on_rows):
         start, stop = shard.payload["start"], shard.payload["stop"]
         if shard.index == int(os.environ.get("TOY_FAIL_SHARD", "-1")):
             raise DataError("shard failed")
@@ -43,7 +43,7 @@ class NumberWorker:
         with storage.atomic_output(shard.output) as path:
             table = pa.table({"x": [self.seed + row for row in range(start, stop)]})
             pq.write_table(table, path)
-        return stop - start
+        on_rows(stop - start)
 
 
 class MakeNumberWorker:
@@ -73,7 +73,7 @@ def count_numbers(ctx: StageContext, cfg: CountConfig) -> Corpus:
             MakeNumberWorker(ctx.seed),
             shards,
             ctx.runtime.num_workers,
-            on_done=lambda shard, num_rows: bar.advance(num_rows),
+            on_rows=bar.advance,
         )
     return ctx.finish(Corpus, num_rows=cfg.num_rows)
 
