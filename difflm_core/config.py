@@ -173,21 +173,23 @@ class VaeConfig(Section):
         "keys and values in every layer, or added to every token.",
     )
     batch_rows: int = Field(default=256, ge=1, description="Records in one training step, in rows.")
-    max_epochs: float = Field(
-        default=12, gt=0, description="Most passes over the training records, in epochs."
-    )
     max_tokens: int = Field(
-        default=12_000_000,
+        default=10_000_000,
         ge=1,
-        description="Most tokens read in training, in tokens; the smaller of this limit and "
-        "`max_epochs` holds.",
+        description="Most tokens read in training, in tokens; a phase ends earlier when "
+        "validation stops improving.",
     )
     language_share: float = Field(
-        default=0.4,
+        default=0.35,
         gt=0,
-        lt=1,
-        description="Share of the steps that train the language model alone, from 0 to 1; then "
-        "encoder and injection join it.",
+        le=1,
+        description="Share of the steps before the decay that train the language model alone, "
+        "from 0 to 1; then encoder and injection join it. 1: a language model without latents.",
+    )
+    decay_share: float = Field(
+        default=0.5,
+        gt=0,
+        description="Steps in which the learning rate falls to zero, relative to those before.",
     )
     lr: float = Field(
         default=3e-3,
@@ -223,21 +225,26 @@ class VaeConfig(Section):
         description="Standard deviation of noise added to the decoder's latent in training, so "
         "that it forgives the diffusion's errors, in units of the prior's deviation.",
     )
+    warmup_steps: int = Field(
+        default=50,
+        ge=1,
+        description="Steps over which the learning rate rises at the start of a phase, in steps.",
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
     ema_decay: float = Field(
         default=0.99, ge=0, lt=1, description="Decay of the weights' moving average, per step."
     )
     valid_rows: int = Field(
-        default=4096, ge=1, description="Most validation records read in an evaluation, in rows."
+        default=3072, ge=1, description="Most validation records read in an evaluation, in rows."
     )
     evaluate_every_steps: int = Field(
-        default=200, ge=1, description="Steps between evaluations, in steps."
+        default=100, ge=1, description="Steps between evaluations, in steps."
     )
     patience: int = Field(
-        default=0,
+        default=2,
         ge=0,
-        description="Evaluations without improvement before training stops, in evaluations; 0: "
-        "never. The best weights are kept in any case.",
+        description="Evaluations without improvement that end a phase of the training, in "
+        "evaluations; 0: none does. Each phase starts from the best weights of the one before.",
     )
     checkpoint_every_steps: int = Field(
         default=200,
@@ -275,12 +282,6 @@ class DiffusionConfig(Section):
     )
     evaluate_every_steps: int = Field(
         default=250, ge=1, description="Steps between evaluations, in steps."
-    )
-    patience: int = Field(
-        default=0,
-        ge=0,
-        description="Evaluations without improvement before training stops, in evaluations; 0: "
-        "never. The best weights are kept in any case.",
     )
     checkpoint_every_steps: int = Field(
         default=250,

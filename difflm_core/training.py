@@ -8,9 +8,8 @@ repeats the undisturbed one bit for bit, and no generator state has to be stored
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +23,28 @@ from difflm_core.errors import StageError
 from difflm_core.progress import SILENT, Progress
 from difflm_core.seeds import seed_of
 
-Metrics = Mapping[str, float]
-
 
 @dataclass(frozen=True)
-class Schedule:
-    """Learning-rate factor over a run: linear warm-up, constant, then linear decay to zero.
+class Phase:
+    """A stretch of training with one learning-rate factor and one score.
 
-    The constant stretch with a late decay ("warm-up, stable, decay") reaches the quality of a
-    cosine schedule (Hägele et al. 2024, arXiv 2405.18392).
+    The factor is constant, or falls linearly to zero: "warm-up, stable, decay" reaches the quality
+    of a cosine schedule without fixing the length of the run (Hägele et al. 2024,
+    arXiv 2405.18392). So a phase can end when validation stops improving, and the next one starts
+    from its best weights.
 
     Attributes:
-        num_steps: Length of the run.
-        warmup_steps: Steps of the warm-up.
-        decay_fraction: Share of the run that decays.
+        name: Name of the phase, in reports.
+        max_steps: Longest duration; None: `share` of the steps before it.
+        share: Duration relative to the steps before it, when `max_steps` is None.
+        decays: Whether the learning rate falls to zero; such a phase keeps the score of the one
+            before and is never cut short.
     """
 
-    num_steps: int
-    warmup_steps: int = 50
-    decay_fraction: float = 0.5
-
-    def factor(self, step: int) -> float:
-        """Factor of `step`, counted from 0."""
-        decay_steps = max(1, round(self.num_steps * self.decay_fraction))
-        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        return min(warmup, (self.num_steps - step) / decay_steps, 1.0)
+    name: str
+    max_steps: int | None = None
+    share: float = 0.0
+    decays: bool = False
 
 
 class Ema:
@@ -107,18 +103,20 @@ class LoopOptions:
     """How a run is clipped, averaged, watched and saved.
 
     Attributes:
+        warmup_steps: Steps over which the learning rate rises at the start of a phase.
         clip_norm: Largest norm of the gradient.
         ema_decay: Decay of the weights' moving average.
         evaluate_every_steps: Steps between evaluations of the averaged weights.
-        patience: Evaluations without improvement after which training stops; 0: never stops.
+        patience: Evaluations without improvement that end a phase; 0: none does.
         checkpoint_every_steps: Steps between checkpoints.
     """
 
+    warmup_steps: int = 50
     clip_norm: float = 1.0
-    ema_decay: float = 0.995
-    evaluate_every_steps: int = 250
+    ema_decay: float = 0.99
+    evaluate_every_steps: int = 100
     patience: int = 0
-    checkpoint_every_steps: int = 250
+    checkpoint_every_steps: int = 200
 
 
 @dataclass
@@ -127,25 +125,37 @@ class LoopState:
 
     Attributes:
         step: Steps done.
-        best_score: Lowest score of an evaluation so far.
+        phase: Index of the phase.
+        phase_start: Step at which it began.
+        best_score: Lowest score so far; None before the first.
         best_step: Step of that evaluation.
+        waited: Evaluations since then.
         history: Every evaluation: its step and metrics.
     """
 
     step: int = 0
-    best_score: float = math.inf
+    phase: int = 0
+    phase_start: int = 0
+    best_score: float | None = None
     best_step: int = 0
+    waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
+# Loss and metrics to show of a step, given its number and the phase's name.
+LossOfStep = Callable[[int, str], tuple[Tensor, Mapping[str, Tensor]]]
+# Score (lower is better; None: nothing to validate on) and metrics of the module as it is.
+Evaluate = Callable[[str], tuple[float | None, Mapping[str, float]]]
+
+
 class TrainingLoop:
-    """Trains a module, keeps its best averaged weights, and continues where it stopped."""
+    """Trains a module phase by phase, keeps its best averaged weights, continues if stopped."""
 
     def __init__(
         self,
         module: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
-        schedule: Schedule,
+        phases: Sequence[Phase],
         options: LoopOptions,
         *,
         seed: int,
@@ -157,7 +167,7 @@ class TrainingLoop:
         Args:
             module: What is trained, in place.
             optimizers: Together they hold every parameter that learns.
-            schedule: Learning-rate factor.
+            phases: What is done, in order.
             options: Clipping, averaging, evaluation, checkpoints.
             seed: Seed of the run.
             checkpoint: File to continue from and to write; None: no checkpoints.
@@ -165,7 +175,7 @@ class TrainingLoop:
         """
         self.module = module
         self.optimizers = list(optimizers)
-        self.schedule = schedule
+        self.phases = list(phases)
         self.options = options
         self.seed = seed
         self.checkpoint = checkpoint
@@ -175,52 +185,88 @@ class TrainingLoop:
         self.best = [average.clone() for average in self.ema.average]
         self._base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
 
+    @property
+    def longest(self) -> int:
+        """Steps left in the longest case, plus those done."""
+        total = self.state.phase_start
+        for phase in self.phases[self.state.phase :]:
+            total += _length(phase, total)
+        return total
+
     def run(
         self,
-        loss_of_step: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
-        evaluate: Callable[[], tuple[float | None, Metrics]],
+        loss_of_step: LossOfStep,
+        evaluate: Evaluate,
         *,
         description: str,
-        num_steps: int | None = None,
+        stop_after: int | None = None,
     ) -> LoopState:
-        """Train to the end of the schedule (or to `num_steps`), then load the best weights.
+        """Train through all phases, then leave the module with its best weights.
 
         Args:
-            loss_of_step: Loss of a step, and metrics to show.
-            evaluate: Score (lower is better; None: not a candidate to keep) and metrics of the
-                module as it is.
+            loss_of_step: See `LossOfStep`.
+            evaluate: See `Evaluate`.
             description: Title of the progress bar.
-            num_steps: Stop after this many steps in all.
+            stop_after: Stop after this many steps in all, as an interruption would.
 
         Raises:
             StageError: the loss stopped being a number.
         """
-        total = self.schedule.num_steps if num_steps is None else num_steps
         self._restore()
         state, options = self.state, self.options
-        with self.progress.track(description, total=total, unit="steps", initial=state.step) as bar:
-            while state.step < total and not self._is_exhausted():
-                loss, metrics = self._train_step(loss_of_step)
+        track = self.progress.track(
+            description, total=self.longest, unit="steps", initial=state.step
+        )
+        with track as bar:
+            while state.phase < len(self.phases):
+                phase = self.phases[state.phase]
+                end = state.phase_start + _length(phase, state.phase_start)
+                exhausted = options.patience and state.waited >= options.patience
+                if state.step >= end or (exhausted and not phase.decays):
+                    self._next_phase()
+                    bar.report.total = self.longest
+                    continue
+                loss, metrics = self._train_step(loss_of_step, phase, end)
                 shown: dict[str, Any] = {"loss": loss, **metrics}
-                if state.step % options.evaluate_every_steps == 0 or state.step == total:
-                    shown |= self._evaluate(evaluate)
+                if state.step % options.evaluate_every_steps == 0 or state.step == end:
+                    shown |= self._evaluate(evaluate, phase)
                 if self.checkpoint and state.step % options.checkpoint_every_steps == 0:
                     self._save(self.checkpoint)
                 bar.advance(1, **shown)
-        self._load_best()
+                if state.step == stop_after:
+                    return state
+        self.module.eval()
         return state
 
+    def _next_phase(self) -> None:
+        """Go on from the best weights of the phase (the averaged ones if nothing was scored)."""
+        state = self.state
+        best = self.ema.average if state.best_score is None else self.best
+        with torch.no_grad():
+            for parameter, average, value in zip(
+                self.ema.parameters, self.ema.average, best, strict=True
+            ):
+                parameter.copy_(value)
+                average.copy_(value)
+        state.phase, state.phase_start = state.phase + 1, state.step
+        state.waited = 0
+        if state.phase < len(self.phases) and not self.phases[state.phase].decays:
+            state.best_score = None
+
     def _train_step(
-        self, loss_of_step: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
+        self, loss_of_step: LossOfStep, phase: Phase, end: int
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         state = self.state
         torch.manual_seed(seed_of(self.seed, "dropout", state.step))
-        factor = self.schedule.factor(state.step)
+        if phase.decays:
+            factor = (end - state.step) / (end - state.phase_start)
+        else:
+            factor = min(1.0, (state.step - state.phase_start + 1) / self.options.warmup_steps)
         for optimizer, lrs in zip(self.optimizers, self._base_lrs, strict=True):
             for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * factor
         self.module.train()
-        loss, metrics = loss_of_step(state.step)
+        loss, metrics = loss_of_step(state.step, phase.name)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip_norm)
         if not bool(torch.isfinite(norm)):
@@ -235,51 +281,33 @@ class TrainingLoop:
         state.step += 1
         return loss.detach(), {name: value.detach() for name, value in metrics.items()}
 
-    def _evaluate(self, evaluate: Callable[[], tuple[float | None, Metrics]]) -> dict[str, float]:
+    def _evaluate(self, evaluate: Evaluate, phase: Phase) -> dict[str, float]:
         state = self.state
         self.ema.swap()
         self.module.eval()
         with torch.inference_mode():
-            score, metrics = evaluate()
+            score, metrics = evaluate(phase.name)
         self.ema.swap()
         state.history.append({"step": state.step, **metrics})
-        self.progress.event("evaluation", step=state.step, **metrics)
-        if score is not None and score < state.best_score:
-            state.best_score, state.best_step = score, state.step
-            self.best = [average.clone() for average in self.ema.average]
+        self.progress.event("evaluation", phase=phase.name, step=state.step, **metrics)
+        if score is not None:
+            state.waited += 1
+            if state.best_score is None or score < state.best_score:
+                state.best_score, state.best_step, state.waited = score, state.step, 0
+                self.best = [average.clone() for average in self.ema.average]
         return dict(metrics)
-
-    def _is_exhausted(self) -> bool:
-        patience = self.options.patience
-        if not patience:
-            return False
-        waited = self.state.step - self.state.best_step
-        return self.state.best_step > 0 and waited >= patience * self.options.evaluate_every_steps
-
-    @torch.no_grad()
-    def _load_best(self) -> None:
-        weights = self.best if self.state.best_step else self.ema.average
-        for parameter, best in zip(self.module.parameters(), weights, strict=True):
-            parameter.copy_(best)
-        self.module.eval()
 
     def _save(self, path: Path) -> None:
         tensors: dict[str, Tensor] = {}
-        groups = {"weight": self.ema.parameters, "ema": self.ema.average, "best": self.best}
-        for group, parameters in groups.items():
-            for index, value in enumerate(parameters):
+        for group, values in self._weights().items():
+            for index, value in enumerate(values):
                 tensors[f"{group}.{index}"] = value.detach().contiguous()
         for number, optimizer in enumerate(self.optimizers):
             for index, values in optimizer.state_dict()["state"].items():
                 for name, value in values.items():
                     tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value)
-        state = self.state
-        tensors["state"] = torch.tensor(
-            [state.step, state.best_score, state.best_step], dtype=torch.float64
-        )
-        metadata = {"history": json.dumps(state.history)}
         with storage.atomic_output(str(path)) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata={"state": json.dumps(asdict(self.state))})
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -287,12 +315,8 @@ class TrainingLoop:
             return
         with safe_open(self.checkpoint, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-            metadata = file.metadata() or {}
-        for group, values in (
-            ("weight", self.ema.parameters),
-            ("ema", self.ema.average),
-            ("best", self.best),
-        ):
+            metadata = file.metadata()
+        for group, values in self._weights().items():
             for index, value in enumerate(values):
                 value.copy_(tensors[f"{group}.{index}"])
         for number, optimizer in enumerate(self.optimizers):
@@ -304,6 +328,12 @@ class TrainingLoop:
                     _, index, name = rest.split(".", 2)
                     saved["state"].setdefault(int(index), {})[name] = value
             optimizer.load_state_dict(saved)
-        step, score, best_step = tensors["state"].tolist()
-        history = json.loads(metadata["history"])
-        self.state = LoopState(int(step), score, int(best_step), history)
+        self.state = LoopState(**json.loads(metadata["state"]))
+
+    def _weights(self) -> dict[str, Sequence[Tensor]]:
+        return {"weight": self.ema.parameters, "ema": self.ema.average, "best": self.best}
+
+
+def _length(phase: Phase, start: int) -> int:
+    """Longest duration of a phase that begins at step `start`."""
+    return max(1, round(phase.share * start)) if phase.max_steps is None else phase.max_steps

@@ -18,9 +18,11 @@ from difflm_core.diffusion.noise import training_sigma
 from difflm_core.latents import LatentBatch
 from difflm_core.progress import SILENT, Progress
 from difflm_core.seeds import numpy_generator, seed_of
-from difflm_core.training import LoopOptions, Schedule, TrainingLoop, build_optimizers
+from difflm_core.training import LoopOptions, Phase, TrainingLoop, build_optimizers
 
 VALIDATION_DRAWS = 4
+# Share of the steps in which the learning rate falls to zero.
+DECAY_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,15 @@ def train_latent_diffusion(
     """
     network = diffusion.network
     device = diffusion.mean.device
+    decay_steps = round(recipe.num_steps * DECAY_SHARE)
     optimizers = build_optimizers(network, [], matrix_lr=0.0, lr=recipe.lr, weight_decay=0.0)
     loop = TrainingLoop(
         network,
         optimizers,
-        Schedule(recipe.num_steps, warmup_steps=100, decay_fraction=0.7),
+        [
+            Phase("stable", recipe.num_steps - decay_steps),
+            Phase("decay", decay_steps, decays=True),
+        ],
         options,
         seed=seed,
         checkpoint=checkpoint,
@@ -119,10 +125,10 @@ def train_latent_diffusion(
         sigma_B = training_sigma(levels_B, recipe.log_sigma_mean, recipe.log_sigma_std)
         return denoising_loss(network, z_BD.to(device), sigma_B.to(device), noise_BD.to(device))
 
-    def loss_of_step(step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss_of_step(step: int, phase: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         return loss_on(batches.batch(step), seed_of(seed, "noise", step)), {}
 
-    def evaluate() -> tuple[float | None, dict[str, float]]:
+    def evaluate(phase: str) -> tuple[float | None, dict[str, float]]:
         if valid is None:
             return None, {}
         losses: list[Tensor] = []
@@ -135,4 +141,4 @@ def train_latent_diffusion(
 
     state = loop.run(loss_of_step, evaluate, description="Training the latent diffusion")
     result = {"best_step": float(state.best_step or state.step)}
-    return {"loss": state.best_score, **result} if state.best_step else result
+    return result if state.best_score is None else {"loss": state.best_score, **result}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from difflm_core.latents import active_dimensions
 from difflm_core.progress import SILENT, Progress
 from difflm_core.seeds import seed_of
-from difflm_core.training import LoopOptions, LoopState, Schedule, TrainingLoop, build_optimizers
+from difflm_core.training import LoopOptions, LoopState, Phase, TrainingLoop, build_optimizers
 from difflm_core.vae.batches import TrainingBatches
 from difflm_core.vae.model import TextVae
 from difflm_core.vae.objective import BetaSchedule, free_bits, gaussian_kl, sample_posterior
@@ -27,14 +27,18 @@ from difflm_core.vae.objective import BetaSchedule, free_bits, gaussian_kl, samp
 EVALUATION_ROWS = 512
 
 
+LANGUAGE, JOINT, DECAY = "language model", "joint", "decay"
+
+
 @dataclass(frozen=True)
 class VaeRecipe:
     """How a text-VAE is trained.
 
     Attributes:
-        max_epochs: Most passes over the training records.
-        max_tokens: Most tokens read in training; the smaller of the two limits holds.
-        language_share: Share of the steps that train the language model alone.
+        max_tokens: Most tokens read in training.
+        language_share: Share of the steps before the decay that train the language model alone;
+            1 trains nothing else.
+        decay_share: Steps of the decay, relative to the steps before it.
         lr: Learning rate of embeddings, biases and norms (AdamW).
         matrix_lr: Learning rate of the hidden matrices (Muon).
         weight_decay: Weight decay of both.
@@ -43,9 +47,9 @@ class VaeRecipe:
         latent_noise: Standard deviation of noise added to the decoder's latent in training.
     """
 
-    max_epochs: float
     max_tokens: int
     language_share: float
+    decay_share: float
     lr: float
     matrix_lr: float
     weight_decay: float
@@ -56,32 +60,35 @@ class VaeRecipe:
 
 @dataclass(frozen=True)
 class VaeReport:
-    """What validation says of a trained text-VAE; all in nats per record.
+    """What validation says of a trained text-VAE, in nats per record; None without validation.
 
     Attributes:
         reconstruction: Negative log-likelihood given the posterior's latent.
         kl: KL divergence of the posterior from the prior.
         active_dims: Latent dimensions in use.
-        language_model: Negative log-likelihood without a latent.
+        language_model: Negative log-likelihood of the language model alone, at the end of its
+            phase.
         num_steps: Steps trained.
         best_step: Step of the weights that were kept.
     """
 
-    reconstruction: float
-    kl: float
-    active_dims: int
-    language_model: float
+    reconstruction: float | None
+    kl: float | None
+    active_dims: int | None
+    language_model: float | None
     num_steps: int
     best_step: int
 
 
-def plan_steps(recipe: VaeRecipe, batches: TrainingBatches, num_slots: int) -> tuple[int, int]:
-    """Number of steps in all, and of those that train the language model alone."""
-    by_epochs = recipe.max_epochs * batches.steps_per_epoch
-    rows = min(batches.batch_rows, batches.num_rows)
-    by_tokens = recipe.max_tokens / (rows * num_slots)
-    total = max(2, round(min(by_epochs, by_tokens)))
-    return total, max(1, round(total * recipe.language_share))
+def plan_phases(recipe: VaeRecipe, tokens_per_step: int) -> list[Phase]:
+    """Phases of a run; each but the decay ends early when validation stops improving."""
+    steps = max(3, recipe.max_tokens // tokens_per_step)
+    before_decay = max(2, round(steps / (1 + recipe.decay_share)))
+    language = min(before_decay, max(1, round(before_decay * recipe.language_share)))
+    phases = [Phase(LANGUAGE, language)]
+    if language < before_decay:
+        phases.append(Phase(JOINT, before_decay - language))
+    return [*phases, Phase(DECAY, share=recipe.decay_share, decays=True)]
 
 
 def train_text_vae(
@@ -108,7 +115,9 @@ def train_text_vae(
         progress: Where the run is reported.
     """
     device = next(vae.parameters()).device
-    total, language_steps = plan_steps(recipe, batches, valid_NT.shape[1])
+    rows = min(batches.batch_rows, batches.num_rows)
+    phases = plan_phases(recipe, rows * valid_NT.shape[1])
+    joint = any(phase.name == JOINT for phase in phases)
     optimizers = build_optimizers(
         vae,
         hidden_matrices(vae),
@@ -119,16 +128,16 @@ def train_text_vae(
     loop = TrainingLoop(
         vae,
         optimizers,
-        Schedule(total),
+        phases,
         options,
         seed=seed,
         checkpoint=checkpoint,
         progress=progress,
     )
 
-    def loss_of_step(step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss_of_step(step: int, phase: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         ids_BT = batches.batch(step).to(device)
-        if step < language_steps:
+        if phase == LANGUAGE or not joint:
             nll_B, _ = vae(ids_BT, None)
             return nll_B.mean(), {}
         noise = _normal(seed_of(seed, "vae", step), (2, ids_BT.shape[0], vae.size.latent_dim))
@@ -142,12 +151,13 @@ def train_text_vae(
         beta = recipe.beta.value(loop.state.history)
         return nll + beta * free_bits(kl_BD, recipe.free_nats), {"kl": kl_BD.sum(dim=1).mean()}
 
-    def evaluate() -> tuple[float | None, dict[str, float]]:
+    def evaluate(phase: str) -> tuple[float | None, dict[str, float]]:
         if not len(valid_NT):
             return None, {}
+        if phase == LANGUAGE or not joint:
+            score = score_language_model(vae, valid_NT)
+            return score, {"language_model": score}
         metrics = measure(vae, valid_NT, seed=seed)
-        if loop.state.step <= language_steps:
-            return None, {"language_model": metrics["language_model"]}
         return metrics["reconstruction"] + metrics["kl"], metrics
 
     state = loop.run(loss_of_step, evaluate, description="Training the text-VAE")
@@ -161,38 +171,44 @@ def hidden_matrices(vae: TextVae) -> Sequence[nn.Parameter]:
 
 
 @torch.inference_mode()
+def score_language_model(vae: TextVae, ids_NT: Tensor) -> float:
+    """Negative log-likelihood without a latent, in nats per record."""
+    device = next(vae.parameters()).device
+    parts = [vae.decoder(ids_BT.to(device), None) for ids_BT in ids_NT.split(EVALUATION_ROWS)]
+    return float(torch.cat(parts).mean())
+
+
+@torch.inference_mode()
 def measure(vae: TextVae, ids_NT: Tensor, *, seed: int) -> dict[str, float]:
-    """Validation metrics of `vae` on fixed noise; see `VaeReport`."""
+    """Reconstruction, KL (nats per record) and active dimensions on fixed noise."""
     device = next(vae.parameters()).device
     noise_ND = _normal(seed_of(seed, "valid"), (len(ids_NT), vae.size.latent_dim))
     nll: list[Tensor] = []
-    alone: list[Tensor] = []
     kl: list[Tensor] = []
     means: list[Tensor] = []
-    for begin in range(0, len(ids_NT), EVALUATION_ROWS):
-        ids_BT = ids_NT[begin : begin + EVALUATION_ROWS].to(device)
-        noise_BD = noise_ND[begin : begin + EVALUATION_ROWS].to(device)
-        mean_BD, logvar_BD = vae.posterior(ids_BT)
-        nll.append(vae.decoder(ids_BT, sample_posterior(mean_BD, logvar_BD, noise_BD)))
-        alone.append(vae.decoder(ids_BT, None))
+    for ids_BT, noise_BD in zip(
+        ids_NT.split(EVALUATION_ROWS), noise_ND.split(EVALUATION_ROWS), strict=True
+    ):
+        mean_BD, logvar_BD = vae.posterior(ids_BT.to(device))
+        z_BD = sample_posterior(mean_BD, logvar_BD, noise_BD.to(device))
+        nll.append(vae.decoder(ids_BT.to(device), z_BD))
         kl.append(gaussian_kl(mean_BD, logvar_BD).sum(dim=1))
         means.append(mean_BD)
     return {
         "reconstruction": float(torch.cat(nll).mean()),
         "kl": float(torch.cat(kl).mean()),
         "active_dims": active_dimensions(torch.cat(means)) if len(ids_NT) > 1 else 0,
-        "language_model": float(torch.cat(alone).mean()),
     }
 
 
 def _report(vae: TextVae, valid_NT: Tensor, state: LoopState, seed: int) -> VaeReport:
-    nothing = {"reconstruction": 0.0, "kl": 0.0, "active_dims": 0, "language_model": 0.0}
-    metrics = measure(vae, valid_NT, seed=seed) if len(valid_NT) else nothing
+    language = [e["language_model"] for e in state.history if "language_model" in e]
+    metrics = measure(vae, valid_NT, seed=seed) if len(valid_NT) else {}
     return VaeReport(
-        reconstruction=metrics["reconstruction"],
-        kl=metrics["kl"],
-        active_dims=int(metrics["active_dims"]),
-        language_model=metrics["language_model"],
+        reconstruction=metrics.get("reconstruction"),
+        kl=metrics.get("kl"),
+        active_dims=None if not metrics else int(metrics["active_dims"]),
+        language_model=min(language, default=None),
         num_steps=state.step,
         best_step=state.best_step or state.step,
     )
