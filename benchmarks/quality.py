@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from rich.console import Console
 from tables import TABLES, prepare
 
 from difflm_core.artifacts import Corpus, GeneratorBundle, Latents, SyntheticData, VaeCheckpoint
@@ -37,7 +38,7 @@ from difflm_core.generation.generator import (
     prior_latents,
 )
 from difflm_core.latents import LatentBatch
-from difflm_core.progress import Progress, console_sink, setup_logging
+from difflm_core.progress import console_sink, setup_logging
 from difflm_core.stage import run_stage
 from difflm_core.stages import load_stages
 from difflm_core.stages.corpus import load_codec, load_schema, read_split, shard_readers
@@ -45,6 +46,7 @@ from difflm_core.stages.evaluate import headline, read_synthetic
 from difflm_core.stages.pipeline import run_pipeline
 
 RESULTS = Path(__file__).parent / "results"
+CONSOLE = Console(stderr=True)
 SEEDS = (0, 1, 2)
 METRICS = ("utility_synthetic", "shape_error_percent", "trend_error_percent", "two_sample_auc")
 
@@ -59,7 +61,7 @@ def main() -> None:
     parser.add_argument("--no-ablations", action="store_true", help="the full path only")
     parser.add_argument("--set", action="append", default=[], help="section.key=value, to explore")
     options = parser.parse_args()
-    setup_logging()
+    setup_logging(CONSOLE)
     RESULTS.mkdir(exist_ok=True)
     for name in options.tables:
         result = run_table(name, options)
@@ -90,7 +92,7 @@ def run_table(name: str, options: argparse.Namespace) -> dict[str, Any]:
                 "output": config.output,
             }
         )
-    sinks = [console_sink()]
+    sinks = [console_sink(CONSOLE)]
     started = time.monotonic()
     results = run_pipeline(config, sinks=sinks, replace="changed")
     seconds = time.monotonic() - started
@@ -206,7 +208,7 @@ def _train_alone(config: RunConfig, corpus: Corpus, folder: Path) -> VaeCheckpoi
         {"corpus": corpus},
         str(folder / "language-model"),
         replace="changed",
-        sinks=[console_sink()],
+        sinks=[console_sink(CONSOLE)],
     )
     assert isinstance(made, VaeCheckpoint)
     return made
