@@ -1,0 +1,1 @@
+"""Tests of difflm_core.vae."""
