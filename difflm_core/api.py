@@ -30,8 +30,8 @@ from difflm_core.data.source_form import to_dataframe
 from difflm_core.data.writers import RecordWriter
 from difflm_core.device import choose_device
 from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
-from difflm_core.generation.bundle import load_generator
 from difflm_core.generation import generator as generation
+from difflm_core.generation.bundle import load_generator
 from difflm_core.progress import SILENT, Progress, Sink
 
 if TYPE_CHECKING:

@@ -102,6 +102,15 @@ def to_canonical_batch(
     return pa.RecordBatch.from_arrays(arrays, schema=schema.arrow_schema)
 
 
+def spells_missing(trimmed: Any, column: Column) -> Any:
+    """Mask of the trimmed texts that mean "missing" in a column; null where a text is null."""
+    missing = pc.equal(trimmed, "")
+    spellings = [text for text in column.missing_values if text]
+    if spellings:
+        missing = pc.or_kleene(missing, pc.is_in(trimmed, pa.array(spellings)))
+    return missing
+
+
 class _ToCanonical:
     """Converts arrays of one column."""
 
@@ -170,10 +179,7 @@ class _ToCanonical:
     def _from_text(self, array: pa.Array, origin: pa.Array) -> pa.Array:
         kind = self.column.kind
         trimmed = pc.utf8_trim_whitespace(array)
-        missing = pc.equal(trimmed, "")
-        spellings = [text for text in self.column.missing_values if text]
-        if spellings:
-            missing = pc.or_kleene(missing, pc.is_in(trimmed, pa.array(spellings)))
+        missing = spells_missing(trimmed, self.column)
         if pc.any(missing).as_py():
             array = pc.if_else(missing, None, array)
             trimmed = pc.if_else(missing, None, trimmed)

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc_module
 import torch
 from torch import Tensor
 
 from difflm_core.codec.records import RecordCodec
+from difflm_core.data.canonical import spells_missing
+from difflm_core.data.schema import ColumnKind, Schema
 from difflm_core.diffusion.model import LatentDiffusion, SamplerOptions
 from difflm_core.errors import StageError
 from difflm_core.generation.decode import decode_tokens
@@ -22,6 +26,11 @@ from difflm_core.seeds import numpy_generator, seed_of
 from difflm_core.threads import map_in_order
 from difflm_core.vae.model import TextVae
 
+pc: Any = pc_module
+
+# Reasons to reject a text: in a file it would mean "missing", or make the file look binary.
+BLANK = "blank, or a spelling of missing"
+ZERO_BYTE = "holds a zero byte"
 Rejections = Counter[tuple[str, str]]
 # Latents of a batch: shape [B, D] from (B, generator); None decodes without latents.
 LatentSource = Callable[[int, torch.Generator], Tensor | None]
@@ -116,8 +125,9 @@ class Generator:
             )
             decoded = self.codec.decode(ids_BT.cpu().numpy(), residuals)
             rejections.update(decoded.rejections)
-            parts.append(decoded.records)
-            missing -= decoded.records.num_rows
+            records = without_unwritable_texts(decoded.records, self.codec.schema, rejections)
+            parts.append(records)
+            missing -= records.num_rows
             if not missing:
                 break
         else:
@@ -130,6 +140,26 @@ class Generator:
             )
         records = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
         return self.codec.with_identifiers(records, start=begin, seed=options.seed), rejections
+
+
+def without_unwritable_texts(
+    records: pa.RecordBatch, schema: Schema, rejections: Rejections
+) -> pa.RecordBatch:
+    """Leave out records whose free text would not be read back as it is; count them."""
+    for column in schema.columns:
+        if column.kind is not ColumnKind.TEXT:
+            continue
+        for reason in (BLANK, ZERO_BYTE):
+            texts = records.column(column.name)
+            if reason == BLANK:
+                mask = spells_missing(pc.utf8_trim_whitespace(texts), column)
+            else:
+                mask = pc.match_substring(texts, "\0")
+            bad = pc.fill_null(mask, False)
+            if count := pc.sum(bad).as_py():
+                rejections[column.name, reason] += count
+                records = records.filter(pc.invert(bad))
+    return records
 
 
 def diffusion_latents(diffusion: LatentDiffusion, options: SamplerOptions) -> LatentSource:
