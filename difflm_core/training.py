@@ -8,6 +8,7 @@ repeats the undisturbed one bit for bit, and no generator state has to be stored
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -261,7 +262,9 @@ class TrainingLoop:
         if phase.decays:
             factor = (end - state.step) / (end - state.phase_start)
         else:
-            factor = min(1.0, (state.step - state.phase_start + 1) / self.options.warmup_steps)
+            factor = min(
+                1.0, (state.step - state.phase_start + 1) / max(1, self.options.warmup_steps)
+            )
         for optimizer, lrs in zip(self.optimizers, self._base_lrs, strict=True):
             for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * factor
@@ -271,8 +274,8 @@ class TrainingLoop:
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip_norm)
         if not bool(torch.isfinite(norm)):
             raise StageError(
-                f"The gradient of step {state.step} is not finite (loss {float(loss):.4g}). Lower "
-                "the learning rate, or look for extreme values in the data."
+                f"The gradient of step {state.step} is not finite (loss {float(loss.detach()):.4g}). "
+                "Lower the learning rate, or look for extreme values in the data."
             )
         for optimizer in self.optimizers:
             optimizer.step()
@@ -292,7 +295,8 @@ class TrainingLoop:
         self.progress.event("evaluation", phase=phase.name, step=state.step, **metrics)
         if score is not None:
             state.waited += 1
-            if state.best_score is None or score < state.best_score:
+            # A score that is not a number never counts as the best.
+            if math.isfinite(score) and (state.best_score is None or score < state.best_score):
                 state.best_score, state.best_step, state.waited = score, state.step, 0
                 self.best = [average.clone() for average in self.ema.average]
         return dict(metrics)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,10 +49,23 @@ class LatentBatches:
     """Scaled posteriors by step, shard by shard; one shard is in memory at a time."""
 
     def __init__(
-        self, shards: Sequence[Callable[[], LatentBatch]], *, batch_rows: int, seed: int
+        self,
+        shards: Sequence[tuple[int, Callable[[], LatentBatch]]],
+        *,
+        batch_rows: int,
+        seed: int,
     ) -> None:
-        """Plan batches of `batch_rows` drawn from `shards`, each a random part of the rows."""
-        self.shards = shards
+        """Plan batches of `batch_rows` rows.
+
+        Args:
+            shards: Number of rows and reader of each shard, a random part of all rows; a shard is
+                visited in proportion to its rows.
+            batch_rows: Latents in a batch.
+            seed: Seed of the draws.
+        """
+        rows = np.array([count for count, _ in shards], dtype=np.float64)
+        self.shards = [read for _, read in shards]
+        self._shares = rows / rows.sum()
         self.batch_rows = batch_rows
         self.seed = seed
         self._loaded = -1
@@ -62,10 +76,8 @@ class LatentBatches:
 
     def batch(self, step: int) -> Tensor:
         """Posterior samples of training step `step`, shape [B, D]."""
-        turn, _ = divmod(step, self.STEPS_PER_SHARD)
-        epoch, position = divmod(turn, len(self.shards))
-        order = numpy_generator(self.seed, "latent-shards", epoch).permutation(len(self.shards))
-        shard = int(order[position])
+        turn = numpy_generator(self.seed, "latent-shard", step // self.STEPS_PER_SHARD)
+        shard = int(turn.choice(len(self.shards), p=self._shares))
         if shard != self._loaded:
             self._latents, self._loaded = self.shards[shard](), shard
         generator = torch.Generator().manual_seed(seed_of(self.seed, "latents", step))

@@ -40,7 +40,7 @@ def decode_tokens(
     num_slots = slots.start.shape[0]
     embeddings = decoder.embeddings.weight
     start, size, idle = slots.start.tolist(), slots.size.tolist(), slots.idle.tolist()
-    cache = _start_cache(decoder, z_BD, num_slots)
+    cache = _start_cache(decoder, z_BD, batch)
     shift = decoder.injector.token_shift(z_BD)
     inputs = decoder.injector.prompts(z_BD, batch)
     device = embeddings.device
@@ -70,11 +70,11 @@ def decode_tokens(
     return ids_BT
 
 
-def _start_cache(decoder: RecordDecoder, z_BD: Tensor | None, num_slots: int) -> Cache:
+def _start_cache(decoder: RecordDecoder, z_BD: Tensor | None, batch: int) -> Cache:
     injector = decoder.injector
-    length = injector.num_memories + injector.num_prompts + num_slots
+    length = injector.num_memories + injector.num_prompts + len(decoder.slots.start)
     cache = Cache(layers=[TimeMajorLayer(length) for _ in range(injector.num_layers)])
-    for index, (keys, values) in enumerate(injector.memories(z_BD)):
+    for index, (keys, values) in enumerate(injector.memories(z_BD, batch)):
         cache.update(keys, values, index)
     return cache
 

@@ -49,7 +49,9 @@ def train_diffusion(
     def scaled(read: Callable[[], pa.Table]) -> LatentBatch:
         return scaler.scale(LatentBatch.from_arrow(read()))
 
-    training = [partial(scaled, read) for _, read in shard_readers(latents, "train")]
+    training = [
+        (rows, partial(scaled, read)) for rows, read in shard_readers(latents, "train") if rows
+    ]
     valid = next((scaled(read) for rows, read in shard_readers(latents, "valid") if rows), None)
     torch.manual_seed(seed_of(ctx.seed, "denoiser"))
     size = DenoiserSize(len(scaler.mean), cfg.width, cfg.num_blocks)

@@ -115,7 +115,7 @@ class RecordDecoder(nn.Module):
             tokens_BTE = tokens_BTE + shift
         prompts_BPE = self.injector.prompts(z_BD, ids_BT.shape[0])
         inputs = torch.cat([prompts_BPE, tokens_BTE], dim=1)
-        cache = self.start_cache(z_BD)
+        cache = self.start_cache(z_BD, ids_BT.shape[0])
         output = self.language_model.transformer(
             inputs_embeds=inputs,
             past_key_values=cache,
@@ -124,9 +124,9 @@ class RecordDecoder(nn.Module):
         )
         return output.last_hidden_state[:, self.injector.num_prompts - 1 :]
 
-    def start_cache(self, z_BD: Tensor | None) -> DynamicCache | None:
+    def start_cache(self, z_BD: Tensor | None, batch: int) -> DynamicCache | None:
         """Cache that holds the latent's key/value memories; None when there are none."""
-        memories = self.injector.memories(z_BD)
+        memories = self.injector.memories(z_BD, batch)
         if not memories:
             return None
         cache = DynamicCache(config=self.language_model.config)

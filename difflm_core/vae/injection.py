@@ -71,16 +71,18 @@ class LatentInjector(nn.Module):
             return None
         return self.output(self.hidden(z_BD))[:, None]
 
-    def memories(self, z_BD: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    def memories(self, z_BD: Tensor | None, batch: int) -> list[tuple[Tensor, Tensor]]:
         """Key/value pairs of each layer, shapes [B, H, P, K]; empty for the other modes.
 
-        A zero key/value pair still takes its share of the attention's softmax; a language model
-        meant for this mode is therefore trained with zero memories in place from the start.
+        A zero key/value pair still takes its share of the attention's softmax. The language model
+        alone therefore has zero memories in place too, and the latent starts at no effect.
         """
-        if self.mode != "kv_memory" or z_BD is None:
+        if self.mode != "kv_memory":
             return []
-        batch = z_BD.shape[0]
-        flat = self.output(self.hidden(z_BD))
+        if z_BD is None:
+            flat = self.null_prompts.new_zeros(batch, self.output.out_features)
+        else:
+            flat = self.output(self.hidden(z_BD))
         pairs = flat.view(batch, self.num_layers, 2, self.num_memories, self.num_heads, -1)
         pairs = pairs.permute(1, 2, 0, 4, 3, 5)
         return [(layer[0], layer[1]) for layer in pairs]

@@ -8,7 +8,7 @@ from tests.unit.vae.models import SIZE, latents, rows_of, small_decoder
 MODES = ["soft_prompt", "kv_memory", "input_embedding"]
 
 
-@pytest.mark.parametrize("mode", ["soft_prompt", "input_embedding"])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_latent_has_exactly_no_effect_at_first(mode):
     decoder, grammar = small_decoder(mode)
     ids = rows_of(grammar, 6)
@@ -20,7 +20,7 @@ def test_a_latent_has_exactly_no_effect_at_first(mode):
 
 def test_key_value_memories_start_at_zero():
     decoder, _ = small_decoder("kv_memory")
-    memories = decoder.injector.memories(latents(4))
+    memories = decoder.injector.memories(latents(4), 4)
     assert len(memories) == SIZE.num_layers
     for keys, values in memories:
         assert keys.shape == values.shape == (4, SIZE.num_heads, 3, SIZE.width // SIZE.num_heads)
@@ -68,6 +68,6 @@ def test_each_mode_uses_its_own_way(mode, prompts, memories, shifts):
     assert injector.num_memories == memories
     assert injector.prompts(z, 2).shape == (2, prompts, SIZE.width)
     assert torch.equal(injector.prompts(None, 2), injector.null_prompts.expand(2, -1, -1))
-    assert bool(injector.memories(z)) == bool(memories)
+    assert bool(injector.memories(z, len(z))) == bool(memories)
     assert (injector.token_shift(z) is not None) == shifts
     assert injector.token_shift(None) is None
