@@ -274,8 +274,8 @@ class TrainingLoop:
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip_norm)
         if not bool(torch.isfinite(norm)):
             raise StageError(
-                f"The gradient of step {state.step} is not finite (loss {float(loss.detach()):.4g}). "
-                "Lower the learning rate, or look for extreme values in the data."
+                f"The gradient of step {state.step} is not finite; the loss is "
+                f"{float(loss.detach()):.4g}. Lower the learning rate, or look for extreme values in the data."
             )
         for optimizer in self.optimizers:
             optimizer.step()

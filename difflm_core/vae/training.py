@@ -157,8 +157,10 @@ def train_text_vae(
         if phase == LANGUAGE or not joint:
             score = score_language_model(vae, valid_NT)
             return score, {"language_model": score}
-        metrics = measure(vae, valid_NT, seed=seed)
-        return metrics["reconstruction"] + metrics["kl"], metrics
+        metrics = measure(vae, valid_NT, seed=seed, free_nats=recipe.free_nats)
+        # The objective itself: information that costs nothing does not count against the score.
+        counted = recipe.beta.value(loop.state.history) * metrics["counted_kl"]
+        return metrics["reconstruction"] + counted, metrics
 
     state = loop.run(loss_of_step, evaluate, description="Training the text-VAE")
     return _report(vae, valid_NT, state, seed)
@@ -179,8 +181,11 @@ def score_language_model(vae: TextVae, ids_NT: Tensor) -> float:
 
 
 @torch.inference_mode()
-def measure(vae: TextVae, ids_NT: Tensor, *, seed: int) -> dict[str, float]:
-    """Reconstruction, KL (nats per record) and active dimensions on fixed noise."""
+def measure(vae: TextVae, ids_NT: Tensor, *, seed: int, free_nats: float = 0.0) -> dict[str, float]:
+    """Reconstruction, KL (nats per record) and active dimensions on fixed noise.
+
+    `counted_kl` is the KL that the objective counts: at least `free_nats` in each dimension.
+    """
     device = next(vae.parameters()).device
     noise_ND = _normal(seed_of(seed, "valid"), (len(ids_NT), vae.size.latent_dim))
     nll: list[Tensor] = []
@@ -192,11 +197,12 @@ def measure(vae: TextVae, ids_NT: Tensor, *, seed: int) -> dict[str, float]:
         mean_BD, logvar_BD = vae.posterior(ids_BT.to(device))
         z_BD = sample_posterior(mean_BD, logvar_BD, noise_BD.to(device))
         nll.append(vae.decoder(ids_BT.to(device), z_BD))
-        kl.append(gaussian_kl(mean_BD, logvar_BD).sum(dim=1))
+        kl.append(gaussian_kl(mean_BD, logvar_BD))
         means.append(mean_BD)
     return {
         "reconstruction": float(torch.cat(nll).mean()),
-        "kl": float(torch.cat(kl).mean()),
+        "kl": float(torch.cat(kl).sum(dim=1).mean()),
+        "counted_kl": float(free_bits(torch.cat(kl), free_nats)),
         "active_dims": active_dimensions(torch.cat(means)) if len(ids_NT) > 1 else 0,
     }
 
