@@ -3,7 +3,7 @@
 Expected under the data folder: adult/adult.data and adult.test, magic/magic04.data,
 beijing/PRSA_data_2010.1.1-2014.12.31.csv, default/default_of_credit_card_clients.csv and
 shoppers/online_shoppers_intention.csv. Adult keeps its official test file; the others are cut
-90/10 with seed 42, as in MODEL.md's and TabSyn's protocol.
+90/10 with seed 42.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Muon for the hidden `matrices`, AdamW for everything else.
 
-    Muon orthogonalises the momentum of a matrix (Jordan et al. 2024); on these small transformers
-    it reaches a given likelihood in about a third of AdamW's steps (benchmarks/optimizer.md).
+    Muon orthogonalises the momentum of a matrix (Jordan et al. 2024); these small transformers
+    reach a given likelihood in fewer steps with it (benchmarks/optimizer.py, docs/adr/0005).
     """
     chosen = {id(p) for p in matrices}
     rest = [p for p in module.parameters() if id(p) not in chosen]
@@ -273,9 +273,10 @@ class TrainingLoop:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip_norm)
         if not bool(torch.isfinite(norm)):
+            value = float(loss.detach())
             raise StageError(
-                f"The gradient of step {state.step} is not finite; the loss is "
-                f"{float(loss.detach()):.4g}. Lower the learning rate, or look for extreme values in the data."
+                f"The gradient of step {state.step} is not finite (the loss is {value:.4g}). "
+                "Lower the learning rate, or look for extreme values in the data."
             )
         for optimizer in self.optimizers:
             optimizer.step()

@@ -2,7 +2,7 @@
 
 First the language model alone learns to write records; then encoder and injection join it, with
 zero effect at first, and all train together. One phase for everything leaves both the language
-model and the latents worse (MODEL.md's measurements, and benchmarks/ablations.md).
+model and the latents worse.
 
 Shape legend: B batch, N rows, T slots, D latent.
 """
