@@ -366,15 +366,19 @@ class EvaluateConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Where and how wide the work runs. It changes no result, and no fingerprint."""
+    """Where and how wide the work runs. It is no part of any fingerprint."""
 
     num_workers: int = Field(
-        default=1, ge=1, description="Processes that share the work of a stage."
+        default=1,
+        ge=1,
+        description="Processes that share the work of a stage. Any number gives the same result.",
     )
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="Threads of each process. null: all cores, shared by the workers.",
+        description="Threads of each process. null: all cores, shared by the workers. With "
+        "another number, training rounds its sums differently: an equally good model, not the "
+        "same bits. All other stages give the same result with any number.",
     )
     device: str = Field(
         default="auto",

@@ -20,3 +20,15 @@ def _plain_terminal(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture(scope="session")
+def people_run(tmp_path_factory):
+    """Directory of a finished run on a small table; do not write to it."""
+    from difflm_core.stages.pipeline import run_pipeline
+    from tests.people import people_config
+
+    folder = tmp_path_factory.mktemp("people")
+    config = people_config(folder)
+    run_pipeline(config)
+    return folder / "run"

@@ -7,7 +7,6 @@ any of the files; category names and aggregates are.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,6 @@ def render_html(evaluation: Evaluation, *, title: str) -> str:
         columns=column_rows(evaluation),
         worst_pairs=worst_pairs(evaluation),
         plots=_plots(evaluation),
-        made_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         num_plots=MAX_PLOTS,
     )
 

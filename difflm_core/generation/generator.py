@@ -89,8 +89,10 @@ class Generator:
 
         Raises:
             StageError: a record was rejected `max_attempts` times.
+            DataError: an identifier column has fewer identifiers than rows.
         """
         stop = start + num_rows
+        require_identifiers(self.codec, stop)
         spans = (
             (begin, min(begin + options.batch_rows, stop))
             for begin in range(start, stop, options.batch_rows)
@@ -140,6 +142,16 @@ class Generator:
             )
         records = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
         return self.codec.with_identifiers(records, start=begin, seed=options.seed), rejections
+
+
+def require_identifiers(codec: RecordCodec, num_rows: int) -> None:
+    """Check, before any work, that every row of a table can have its identifiers.
+
+    Raises:
+        DataError: an identifier column has fewer identifiers than rows.
+    """
+    for pattern in codec.identifiers.values():
+        pattern.generate(num_rows - 1, 1)
 
 
 def without_unwritable_texts(

@@ -28,7 +28,11 @@ REJECTIONS_FILE = "rejections.json"
 
 def generate(ctx: StageContext, cfg: GenerateConfig, generator: GeneratorBundle) -> SyntheticData:
     """Generate records from noise."""
+    from difflm_core.generation.generator import require_identifiers
+
+    codec = load_codec(generator)
     num_rows = cfg.num_rows or int(generator.manifest.summary["num_training_rows"])
+    require_identifiers(codec, num_rows)
     shards = plan_shards(ctx, cfg, num_rows)
     done = sum(s.payload["num_rows"] for s in shards if storage.exists(s.output))
     make_worker = _Generate(generator, cfg, ctx.seed, ctx.runtime.device)
@@ -37,7 +41,7 @@ def generate(ctx: StageContext, cfg: GenerateConfig, generator: GeneratorBundle)
     rejections = read_ledgers(shard.payload["ledger"] for shard in shards)
     ctx.output.write_json(REJECTIONS_FILE, by_column(rejections))
     with ctx.output.file(SCHEMA_FILE) as path:
-        load_codec(generator).schema.save(path)
+        codec.schema.save(path)
     return ctx.finish(SyntheticData, num_rows=num_rows, num_rejected=rejections.total())
 
 

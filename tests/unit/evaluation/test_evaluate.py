@@ -53,7 +53,7 @@ def test_shuffled_columns_are_caught() -> None:
     assert (lights["shape"], lights["detection"], lights["utility"]) == ("good", "bad", "bad")
 
 
-def test_the_same_seed_gives_the_same_json(people) -> None:
+def test_the_same_seed_gives_the_same_report(people, tmp_path) -> None:
     again = evaluate(
         make_people(500, 3),
         make_people(500, 1),
@@ -63,6 +63,11 @@ def test_the_same_seed_gives_the_same_json(people) -> None:
         num_rejected=4,
     )
     assert people.to_dict() == again.to_dict()
+    first, second = write_report(people, tmp_path / "1"), write_report(again, tmp_path / "2")
+    assert [path.name for path in first] == ["report.html", "report.json", "report.md"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    # Neither a time nor a duration: they differ between equal runs.
+    assert not any(re.search(r"\bUTC\b|\d\d:\d\d", path.read_text()) for path in first)
 
 
 def test_json_keys_are_stable(people) -> None:
