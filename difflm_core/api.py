@@ -268,10 +268,10 @@ def _as_schema_path(metadata: Any, root: Path) -> str:
     if isinstance(metadata, str | Path):
         return str(metadata)
     path = root / "schema.json"
-    if isinstance(metadata, Schema):
-        metadata.save(path)
-        return str(path)
-    values = metadata.to_dict() if hasattr(metadata, "to_dict") else metadata
+    if isinstance(metadata, Schema):  # what it leaves open is inferred
+        values = metadata.model_dump(mode="json", exclude_unset=True)
+    else:
+        values = metadata.to_dict() if hasattr(metadata, "to_dict") else metadata
     if not isinstance(values, Mapping):
         raise ConfigError(
             f"metadata is a {type(metadata).__name__}; expected a Schema, SDV metadata, or the "

@@ -58,6 +58,9 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
             array = _mixed(series, name)
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks()
+        if str(series.dtype).startswith("string") and array.type == pa.string():
+            # Arrow has one text type for objects and for pandas' own strings: keep them apart.
+            array = array.cast(pa.large_string())
         arrays.append(array)
     return pa.Table.from_arrays(arrays, names=names)
 

@@ -54,13 +54,17 @@ def to_dataframe(table: pa.Table, schema: Schema) -> pd.DataFrame:
     import pandas as pd
 
     typed = from_canonical(table, schema)
+    names = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+    nullable: dict[Any, Any] = {
+        pa.type_for_alias(name.lower()): getattr(pd, f"{name}Dtype")() for name in names
+    }
+    nullable[pa.bool_()] = pd.BooleanDtype()
     series: dict[str, Any] = {}
     for column in schema.columns:
         values: Any = typed.column(column.name)
-        mapper = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(),
-                  pa.bool_(): pd.BooleanDtype()}  # fmt: skip
-        nullable = column.nullable and values.type in mapper
-        series[column.name] = values.to_pandas(types_mapper=mapper.get if nullable else None)
+        mapper: dict[Any, Any] = dict(nullable) if column.nullable else {}
+        mapper[pa.large_string()] = pd.StringDtype()
+        series[column.name] = values.to_pandas(types_mapper=mapper.get)
     return pd.DataFrame(series)
 
 
