@@ -331,6 +331,15 @@ class ArtifactWriter:
         storage.write_text(self.path(MANIFEST_NAME), manifest.model_dump_json(indent=2) + "\n")
         self.clear_leftovers()
 
+    def has_begun(self) -> bool:
+        """Tell whether there is any payload, or anything to resume from."""
+        return any(info.path not in _NOT_PAYLOAD for info in storage.list_files(self.uri))
+
+    def clear(self) -> None:
+        """Remove the notes about an artifact of which there is nothing yet."""
+        for name in (METRICS_NAME, CONFIG_NAME, STARTED_NAME):
+            storage.remove(self.path(name))
+
     def clear_leftovers(self) -> None:
         """Remove what only an unfinished artifact needs."""
         storage.remove(self.path(STARTED_NAME))

@@ -253,6 +253,15 @@ class VaeConfig(Section):
         json_schema_extra=NOT_IN_FINGERPRINT,
     )
 
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of num_heads {self.num_heads}; every head "
+                "takes an equal part of it"
+            )
+        return self
+
 
 class LatentsConfig(Section):
     """How latents are extracted from the trained VAE."""
@@ -457,4 +466,17 @@ class RunConfig(Section):
                 f"{origin}: data.source is missing. Expected a path, a glob or a URI of CSV, TSV, "
                 "JSONL or Parquet files. Add `data: {source: my.csv}` or "
                 "`--set data.source=my.csv`."
+            )
+
+    def require_test_records(self) -> None:
+        """Check that there are records to evaluate on.
+
+        Raises:
+            ConfigError: there is neither a share nor a source of them.
+        """
+        if not self.data.test_source and self.data.test_fraction == 0:
+            raise ConfigError(
+                "data.test_fraction is 0 and data.test_source is not set, so there would be no "
+                "records to evaluate on. Set one of them; or make a model without a report: "
+                "difflm fit."
             )

@@ -40,7 +40,7 @@ from difflm_core.artifacts import (
 )
 from difflm_core.config import RunConfig, RuntimeConfig, Section
 from difflm_core.config_file import to_yaml
-from difflm_core.errors import StageError
+from difflm_core.errors import DiffLMError, StageError
 from difflm_core.outputs import OutputPlan, Replace, discard_output, locked_output, plan_output
 from difflm_core.parallel import Launcher, LocalLauncher, set_threads
 from difflm_core.progress import JsonLines, Progress, Sink
@@ -227,7 +227,7 @@ def run_stage(
         return artifact
     for artifact in opened.values():
         artifact.verify()
-    with _explain_full_disk(stage, output_uri):
+    with _explain_disk(stage, output_uri):
         storage.make_dir(output_uri)
         with locked_output(stage.name, output_uri), _metrics_file(output_uri) as metrics:
             if plan.status == "replace":
@@ -239,17 +239,18 @@ def run_stage(
             storage.write_text(writer.path(CONFIG_NAME), to_yaml(cfg))
             if runtime.threads:
                 set_threads(runtime.threads)
-            return _run_and_commit(
-                stage,
-                cfg,
-                opened,
-                recipe,
-                writer,
-                launcher or LocalLauncher(),
-                seed,
-                runtime,
-                Progress([*sinks, JsonLines(metrics)]),
-            )
+            with _nothing_left_of_nothing(writer):
+                return _run_and_commit(
+                    stage,
+                    cfg,
+                    opened,
+                    recipe,
+                    writer,
+                    launcher or LocalLauncher(),
+                    seed,
+                    runtime,
+                    Progress([*sinks, JsonLines(metrics)]),
+                )
 
 
 def _run_and_commit(
@@ -336,10 +337,29 @@ def _metrics_file(output_uri: str) -> Generator[Path]:
 
 
 @contextlib.contextmanager
-def _explain_full_disk(stage: Stage, output_uri: str) -> Generator[None]:
+def _nothing_left_of_nothing(writer: ArtifactWriter) -> Generator[None]:
+    """Leave the folder empty if the stage is refused before it has written anything.
+
+    Otherwise the folder would stay reserved for settings or data that could not be used.
+    """
+    try:
+        yield
+    except DiffLMError:
+        if not writer.has_begun():
+            writer.clear()
+        raise
+
+
+@contextlib.contextmanager
+def _explain_disk(stage: Stage, output_uri: str) -> Generator[None]:
     try:
         yield
     except Exception as error:
+        if isinstance(error, PermissionError) and output_uri in str(error.filename):
+            raise StageError(
+                f"{output_uri}: {stage.name} may not write here ({error.strerror}). Choose another "
+                "output folder, or change its permissions."
+            ) from None
         if not storage.is_full_disk(error):
             raise
         raise StageError(

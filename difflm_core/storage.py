@@ -81,9 +81,21 @@ def is_dir(uri: str | os.PathLike[str]) -> bool:
 
 
 def make_dir(uri: str | os.PathLike[str]) -> None:
-    """Create a directory and its parents; nothing happens if it is there."""
+    """Create a directory and its parents; nothing happens if it is there.
+
+    Raises:
+        ConfigError: it cannot be made there.
+    """
     if is_local(uri):
-        local_path(uri).mkdir(parents=True, exist_ok=True)
+        try:
+            local_path(uri).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if is_full_disk(error):
+                raise
+            raise ConfigError(
+                f"{os.fspath(uri)}: this folder cannot be made ({error.strerror}). Choose another "
+                "one, or check what is there and who may write."
+            ) from None
         return
     filesystem, path = _remote(uri)
     filesystem.makedirs(path, exist_ok=True)

@@ -59,6 +59,8 @@ CANONICAL_TYPES: dict[ColumnKind, pa.DataType] = {
 
 NUMERIC_KINDS = (ColumnKind.INTEGER, ColumnKind.FLOAT)
 TEMPORAL_KINDS = (ColumnKind.DATETIME, ColumnKind.DATE, ColumnKind.TIME)
+# Made anew, or repeated; a table of these alone has nothing to learn.
+NOT_LEARNED = (ColumnKind.IDENTIFIER, ColumnKind.CONSTANT)
 
 NumberStyle = Literal["plain", "point", "fixed"]
 

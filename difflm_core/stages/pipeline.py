@@ -73,8 +73,10 @@ def plan_pipeline(
         DiffLMError: the run would be refused.
     """
     config.require_source()
-    plans: list[OutputPlan] = []
     stages = load_stages() if stages is None else stages
+    if any(stage.output is EvaluationReport for stage in stages):
+        config.require_test_records()
+    plans: list[OutputPlan] = []
     for stage in stages:
         cfg = config.section(stage.config_type)
         uri = artifact_uri(config.output, stage.output)

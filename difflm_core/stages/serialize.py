@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from difflm_core.artifacts import Corpus
 from difflm_core.config import CodecConfig, DataConfig, SerializeConfig
-from difflm_core.errors import ConfigError, DataError
+from difflm_core.errors import ConfigError, DataError, SchemaError
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import CODEC_FOLDER, SCHEMA_FILE, part_name
 
@@ -108,12 +108,20 @@ def _open(cfg: DataConfig, uri: str) -> Source:
 def resolve_schema(cfg: DataConfig, source: Source) -> Schema:
     """Infer the schema of the records, keeping what a schema file declares."""
     from difflm_core.data.inference import infer_schema
-    from difflm_core.data.schema import Schema
+    from difflm_core.data.schema import NOT_LEARNED, Schema
 
     declared = Schema.load(cfg.schema_path) if cfg.schema_path else None
-    return infer_schema(
+    schema = infer_schema(
         source, target=cfg.target, declared=declared, missing_values=cfg.missing_values
     )
+    if all(column.kind in NOT_LEARNED for column in schema.columns):
+        kinds = ", ".join(f"column {c.name!r} is {c.kind}" for c in schema.columns[:5])
+        raise SchemaError(
+            f"{source.label}: there is nothing to learn: {kinds}; expected at least one column "
+            "whose values vary and repeat; add one, or correct the kinds in a schema.json "
+            "(difflm schema infer) and pass it as data.schema_path"
+        )
+    return schema
 
 
 def _num_shards(num_rows: int, cfg: CodecConfig) -> int:
