@@ -40,6 +40,7 @@ def serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
         seed=ctx.seed,
         source=source.label,
     )
+    require_something_to_learn(schema, source.label)
     sizes = dict(plan.sizes)
     shards = {name: _num_shards(size, cfg.codec) for name, size in sizes.items()}
     with ctx.progress.track("Reading records", total=num_rows) as bar, ExitStack() as stack:
@@ -108,20 +109,25 @@ def _open(cfg: DataConfig, uri: str) -> Source:
 def resolve_schema(cfg: DataConfig, source: Source) -> Schema:
     """Infer the schema of the records, keeping what a schema file declares."""
     from difflm_core.data.inference import infer_schema
-    from difflm_core.data.schema import NOT_LEARNED, Schema
+    from difflm_core.data.schema import Schema
 
     declared = Schema.load(cfg.schema_path) if cfg.schema_path else None
-    schema = infer_schema(
+    return infer_schema(
         source, target=cfg.target, declared=declared, missing_values=cfg.missing_values
     )
+
+
+def require_something_to_learn(schema: Schema, source: str) -> None:
+    """Refuse a table of identifiers and constants alone, before work starts."""
+    from difflm_core.data.schema import NOT_LEARNED
+
     if all(column.kind in NOT_LEARNED for column in schema.columns):
         kinds = ", ".join(f"column {c.name!r} is {c.kind}" for c in schema.columns[:5])
         raise SchemaError(
-            f"{source.label}: there is nothing to learn: {kinds}; expected at least one column "
-            "whose values vary and repeat; add one, or correct the kinds in a schema.json "
-            "(difflm schema infer) and pass it as data.schema_path"
+            f"{source}: there is nothing to learn: {kinds}; expected at least one column whose "
+            "values vary and repeat; add one, or correct the kinds in a schema.json (difflm schema "
+            "infer) and pass it as data.schema_path"
         )
-    return schema
 
 
 def _num_shards(num_rows: int, cfg: CodecConfig) -> int:
