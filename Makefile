@@ -57,11 +57,11 @@ bench: setup  ## Quality and speed against the published tables (long; see bench
 docs: setup  ## Write docs/config.md from the configuration model
 	$(BIN)/difflm config docs > docs/config.md
 
-lock: setup  ## Write the versions installed in .venv to requirements.lock
-	@{ sed -n '/^#/p' $(LOCK); \
-	   $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
-	     --exclude wheel | sed 's/+cpu$$//' | LC_ALL=C sort -f; } > $(LOCK).new
-	@mv $(LOCK).new $(LOCK)
+lock: setup  ## Write requirements.lock: the versions in .venv, and those of the other extras
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(VENV)/installed.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed \
+	  --report $(VENV)/lock.json -c $(VENV)/installed.txt '.[eval,dev,train,ray,kfp,serve]'
+	$(BIN)/python .ci/lock.py $(VENV)/lock.json $(LOCK)
 
 clean:  ## Remove the virtual environment and caches (runs are kept)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -97,9 +97,7 @@ def run_table(name: str, options: argparse.Namespace) -> dict[str, Any]:
     results = run_pipeline(config, sinks=sinks, replace="changed")
     seconds = time.monotonic() - started
     made = {type(result.artifact): result.artifact for result in results}
-    stage_seconds = {
-        r.stage: r.artifact.manifest.provenance.duration_seconds for r in results
-    }
+    stage_seconds = {r.stage: r.artifact.manifest.provenance.duration_seconds for r in results}
     scorer = _Scorer(config, made[Corpus])
     rows: dict[str, list[dict[str, Any]]] = {"diffusion": []}
     for seed in SEEDS:
@@ -142,9 +140,7 @@ class _Scorer:
         return {"rows": synthetic.num_rows, **headline(result.to_dict())}
 
 
-def _generate(
-    bundle: GeneratorBundle, config: RunConfig, seed: int, folder: Path
-) -> SyntheticData:
+def _generate(bundle: GeneratorBundle, config: RunConfig, seed: int, folder: Path) -> SyntheticData:
     stage = next(stage for stage in load_stages() if stage.output is SyntheticData)
     inputs: dict[str, Any] = {"generator": bundle}
     cfg: GenerateConfig = config.generation

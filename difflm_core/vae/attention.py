@@ -33,7 +33,7 @@ class TimeMajorLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append keys and values of shape [B, H, n, K]; return all so far, [1, t, B, H, K]."""
-        if not self.used:
+        if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
             batch, heads, _, width = key_states.shape
             self.keys = key_states.new_empty(self.length, batch, heads, width)
