@@ -17,7 +17,7 @@ from difflm_core import storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from difflm_core.artifacts import Artifact, Corpus
+    from difflm_core.artifacts import Artifact, Corpus, FileEntry
     from difflm_core.codec.records import RecordCodec
     from difflm_core.data.schema import Schema
 
@@ -39,11 +39,16 @@ def read_parquet(uri: str) -> pa.Table:
         return pq.read_table(file)
 
 
+def shard_files(artifact: Artifact, folder: str) -> list[FileEntry]:
+    """Shards under `folder`, in order; one that got no rows is left out."""
+    return [entry for entry in artifact.files(folder, ".parquet") if entry.rows]
+
+
 def shard_readers(artifact: Artifact, folder: str) -> list[tuple[int, Callable[[], pa.Table]]]:
     """Number of rows and reader of every shard under `folder`, in order."""
     return [
         (entry.rows or 0, partial(read_parquet, artifact.path(entry.path)))
-        for entry in artifact.files(folder, ".parquet")
+        for entry in shard_files(artifact, folder)
     ]
 
 

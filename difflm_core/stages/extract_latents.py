@@ -14,7 +14,13 @@ from difflm_core.artifacts import Corpus, Latents, VaeCheckpoint
 from difflm_core.config import LatentsConfig
 from difflm_core.parallel import OnRows, Shard, ShardWorker
 from difflm_core.stage import Stage, StageContext
-from difflm_core.stages.corpus import SCALER_FILE, load_codec, part_name, read_parquet
+from difflm_core.stages.corpus import (
+    SCALER_FILE,
+    load_codec,
+    part_name,
+    read_parquet,
+    shard_files,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,10 +42,10 @@ def extract_latents(
 
     shards: list[Shard] = []
     for split in SPLITS:
-        for index, entry in enumerate(corpus.files(split, ".parquet")):
+        for index, entry in enumerate(shard_files(corpus, split)):
             output = ctx.output.path(part_name(split, index))
             shards.append(Shard(len(shards), output, {"records": corpus.path(entry.path)}))
-    total = sum(e.rows or 0 for split in SPLITS for e in corpus.files(split, ".parquet"))
+    total = sum(e.rows or 0 for split in SPLITS for e in shard_files(corpus, split))
     worker = _Encode(vae, cfg.batch_rows, ctx.seed, ctx.runtime.device)
     with ctx.progress.track("Extracting latents", total=total) as bar:
         ctx.launcher.map_shards(worker, shards, ctx.runtime.num_workers, bar.advance)

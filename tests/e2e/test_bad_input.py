@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from difflm_core.api import DiffLM
@@ -237,6 +238,15 @@ def test_one_column(run):
 
 def test_four_rows(run):
     assert len(check_made(run, plain(4))) == 2
+
+
+def test_shards_without_rows(run):
+    # Rows are dealt out at random, so some of as many shards as rows get none.
+    code, _, err = run(plain(10), "--set", "codec.shard_rows=1")
+    assert (code, err) == (0, "")
+    assert {0, 1} <= {
+        pq.read_metadata(path).num_rows for path in Path("out/corpus").rglob("*.par*")
+    }
 
 
 def test_columns_without_values_or_variety(run):

@@ -5,12 +5,15 @@ import threading
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from difflm_core.codec.base import Decoded
+from difflm_core.data import writers
 from difflm_core.data.identifiers import IdentifierPattern
 from difflm_core.data.schema import Column, ColumnKind, Schema
+from difflm_core.data.writers import RecordWriter
 from difflm_core.errors import DataError, StageError
 from difflm_core.generation.bundle import load_generator
 from difflm_core.generation.generator import (
@@ -190,3 +193,16 @@ def test_texts_that_a_file_would_not_give_back_are_rejected():
     kept = without_unwritable_texts(records, schema, rejections)
     assert kept.column("note").to_pylist() == ["fine", None, "N/A"]
     assert rejections == {("note", BLANK): 4, ("note", ZERO_BYTE): 1}
+
+
+def test_a_writer_keeps_few_rows_in_memory(generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "ROW_GROUP_ROWS", 50)
+    written = 0
+    with RecordWriter(tmp_path / "out.parquet", generator.codec.schema) as writer:
+        for batch in generator.batches(130, OPTIONS):
+            writer.write(batch)
+            written += batch.num_rows
+            assert written - writer.num_rows < 50
+    metadata = pq.read_metadata(tmp_path / "out.parquet")
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert groups == [50, 50, 30]
