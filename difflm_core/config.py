@@ -74,7 +74,7 @@ class DataConfig(Section):
         "null: infer the schema from the records.",
     )
     valid_fraction: float = Field(
-        default=0.1,
+        default=0.05,
         ge=0,
         lt=1,
         description="Share of the records kept for validation (early stopping), from 0 to 1.",
@@ -187,7 +187,7 @@ class VaeConfig(Section):
         "from 0 to 1; then encoder and injection join it. 1: a language model without latents.",
     )
     decay_share: float = Field(
-        default=0.5,
+        default=0.15,
         gt=0,
         description="Steps in which the learning rate falls to zero, relative to those before.",
     )
@@ -272,12 +272,12 @@ class LatentsConfig(Section):
 class DiffusionConfig(Section):
     """The diffusion model on the latents, its training and its sampler."""
 
-    width: int = Field(default=256, ge=8, description="Width of the residual MLP, in units.")
+    width: int = Field(default=128, ge=8, description="Width of the residual MLP, in units.")
     num_blocks: int = Field(default=3, ge=1, description="Residual blocks of the MLP, in blocks.")
     batch_rows: int = Field(
         default=1024, ge=1, description="Latents in one training step, in rows."
     )
-    num_steps: int = Field(default=2000, ge=2, description="Training steps, in steps.")
+    num_steps: int = Field(default=3000, ge=2, description="Training steps, in steps.")
     lr: float = Field(default=2e-3, gt=0, description="Learning rate (AdamW), per step.")
     log_sigma_mean: float = Field(
         default=-0.4, description="Mean of the log noise level seen in training, in log sigma."
@@ -321,8 +321,7 @@ class GenerateConfig(Section):
     shard_rows: int = Field(
         default=65_536,
         ge=1,
-        description="Records in one shard of the output, in rows. Each shard has its own random "
-        "numbers, so another value gives other records.",
+        description="Records in one shard of the output, in rows; rounded down to whole batches.",
     )
     temperature: float = Field(
         default=1.0,

@@ -1,8 +1,8 @@
 """Promises of the real stages: one definition, the same command line, nothing heavy at import."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -57,12 +57,13 @@ def test_the_stages_and_their_help_load_nothing_heavy():
 
 def test_help_answers_in_half_a_second():
     def seconds():
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "difflm_core.cli", "--help"]
         subprocess.run(command, capture_output=True, check=True)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The best of five: what is measured is the program, not what else the machine is doing.
+    # Processor time, and the best of five: what else the machine is doing does not count.
     assert min(seconds() for _ in range(5)) < 0.5
 
 
