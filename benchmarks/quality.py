@@ -87,7 +87,9 @@ def run_table(name: str, options: argparse.Namespace) -> dict[str, Any]:
         explored = load_config(None, options.set)
         config = explored.model_copy(
             update={
-                "data": config.data,
+                "data": config.data.model_copy(
+                    update={"valid_fraction": explored.data.valid_fraction}
+                ),
                 "evaluation": config.evaluation,
                 "output": config.output,
             }
@@ -197,7 +199,7 @@ def _posterior_latents(latents: Latents) -> LatentSource:
 def _train_alone(config: RunConfig, corpus: Corpus, folder: Path) -> VaeCheckpoint:
     """The decoder trained without latents for as many steps."""
     stage = next(stage for stage in load_stages() if stage.output is VaeCheckpoint)
-    cfg: VaeConfig = config.vae.model_copy(update={"language_share": 1.0})
+    cfg: VaeConfig = config.vae.model_copy(update={"use_latents": False})
     made = run_stage(
         stage,
         cfg,

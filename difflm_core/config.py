@@ -182,14 +182,15 @@ class VaeConfig(Section):
     language_share: float = Field(
         default=0.35,
         gt=0,
-        le=1,
-        description="Share of the steps before the decay that train the language model alone, "
-        "from 0 to 1; then encoder and injection join it. 1: a language model without latents.",
+        lt=1,
+        description="Share of the steps that train the language model alone, from 0 to 1; then "
+        "encoder and injection join it. Where the language model stops improving earlier, the "
+        "rest is shortened in proportion.",
     )
-    decay_share: float = Field(
-        default=0.15,
-        gt=0,
-        description="Steps in which the learning rate falls to zero, relative to those before.",
+    use_latents: bool = Field(
+        default=True,
+        description="false: the language model goes on alone, for comparison; its latents are "
+        "then without meaning.",
     )
     lr: float = Field(
         default=3e-3,

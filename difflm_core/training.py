@@ -31,15 +31,15 @@ class Phase:
 
     The factor is constant, or falls linearly to zero: "warm-up, stable, decay" reaches the quality
     of a cosine schedule without fixing the length of the run (Hägele et al. 2024,
-    arXiv 2405.18392). So a phase can end when validation stops improving, and the next one starts
-    from its best weights.
+    arXiv 2405.18392). A constant phase can end when validation stops improving, and the next one
+    starts from its best weights; a decaying one runs to its end and leaves its last weights, since
+    those before are noisier whatever they score.
 
     Attributes:
         name: Name of the phase, in reports.
         max_steps: Longest duration; None: `share` of the steps before it.
         share: Duration relative to the steps before it, when `max_steps` is None.
-        decays: Whether the learning rate falls to zero; such a phase keeps the score of the one
-            before and is never cut short.
+        decays: Whether the learning rate falls to zero.
     """
 
     name: str
@@ -240,9 +240,13 @@ class TrainingLoop:
         return state
 
     def _next_phase(self) -> None:
-        """Go on from the best weights of the phase (the averaged ones if nothing was scored)."""
+        """Go on from the best weights of a constant phase, from the last ones of a decaying one.
+
+        Both are averages over the last steps.
+        """
         state = self.state
-        best = self.ema.average if state.best_score is None else self.best
+        chosen = state.best_score is not None and not self.phases[state.phase].decays
+        best = self.best if chosen else self.ema.average
         with torch.no_grad():
             for parameter, average, value in zip(
                 self.ema.parameters, self.ema.average, best, strict=True
@@ -251,7 +255,7 @@ class TrainingLoop:
                 average.copy_(value)
         state.phase, state.phase_start = state.phase + 1, state.step
         state.waited = 0
-        if state.phase < len(self.phases) and not self.phases[state.phase].decays:
+        if state.phase < len(self.phases):
             state.best_score = None
 
     def _train_step(

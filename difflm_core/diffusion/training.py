@@ -98,7 +98,7 @@ def train_latent_diffusion(
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, float]:
-    """Train `diffusion` in place and leave it with its best averaged weights.
+    """Train `diffusion` in place and leave it with its last averaged weights.
 
     Args:
         diffusion: The model; its scaler is set already.
@@ -111,7 +111,7 @@ def train_latent_diffusion(
         progress: Where the run is reported.
 
     Returns:
-        `loss`: validation loss on fixed noise (when there is validation); `best_step`.
+        `loss`: last validation loss on fixed noise, when there is validation.
     """
     network = diffusion.network
     device = diffusion.mean.device
@@ -152,5 +152,5 @@ def train_latent_diffusion(
         return loss, {"valid_loss": loss}
 
     state = loop.run(loss_of_step, evaluate, description="Training the latent diffusion")
-    result = {"best_step": float(state.best_step or state.step)}
-    return result if state.best_score is None else {"loss": state.best_score, **result}
+    losses = [entry["valid_loss"] for entry in state.history if "valid_loss" in entry]
+    return {"loss": losses[-1]} if losses else {}

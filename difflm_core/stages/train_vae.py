@@ -96,7 +96,7 @@ def recipe_of(cfg: VaeConfig) -> VaeRecipe:
     return VaeRecipe(
         max_tokens=cfg.max_tokens,
         language_share=cfg.language_share,
-        decay_share=cfg.decay_share,
+        use_latents=cfg.use_latents,
         lr=cfg.lr,
         matrix_lr=cfg.matrix_lr,
         weight_decay=cfg.weight_decay,

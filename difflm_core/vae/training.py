@@ -1,7 +1,8 @@
 """Training of the text-VAE in two phases.
 
-First the language model alone learns to write records; then encoder and injection join it, with
-zero effect at first, and all train together. One phase for everything leaves both the language
+First the language model alone learns to write records, until validation stops improving; then
+encoder and injection join it, with zero effect at first, and all train together while the learning
+rate falls to zero. One phase for everything leaves both the language
 model and the latents worse.
 
 Shape legend: B batch, N rows, T slots, D latent.
@@ -27,7 +28,7 @@ from difflm_core.vae.objective import BetaSchedule, free_bits, gaussian_kl, samp
 EVALUATION_ROWS = 512
 
 
-LANGUAGE, JOINT, DECAY = "language model", "joint", "decay"
+LANGUAGE, JOINT = "language model", "joint"
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class VaeRecipe:
 
     Attributes:
         max_tokens: Most tokens read in training.
-        language_share: Share of the steps before the decay that train the language model alone;
-            1 trains nothing else.
-        decay_share: Steps of the decay, relative to the steps before it.
+        language_share: Share of the steps that train the language model alone.
+        use_latents: Whether encoder and latent join in the second phase; else the language model
+            goes on alone.
         lr: Learning rate of embeddings, biases and norms (AdamW).
         matrix_lr: Learning rate of the hidden matrices (Muon).
         weight_decay: Weight decay of both.
@@ -49,7 +50,7 @@ class VaeRecipe:
 
     max_tokens: int
     language_share: float
-    decay_share: float
+    use_latents: bool
     lr: float
     matrix_lr: float
     weight_decay: float
@@ -69,7 +70,6 @@ class VaeReport:
         language_model: Negative log-likelihood of the language model alone, at the end of its
             phase.
         num_steps: Steps trained.
-        best_step: Step of the weights that were kept.
     """
 
     reconstruction: float | None
@@ -77,18 +77,15 @@ class VaeReport:
     active_dims: int | None
     language_model: float | None
     num_steps: int
-    best_step: int
 
 
 def plan_phases(recipe: VaeRecipe, tokens_per_step: int) -> list[Phase]:
-    """Phases of a run; each but the decay ends early when validation stops improving."""
-    steps = max(3, recipe.max_tokens // tokens_per_step)
-    before_decay = max(2, round(steps / (1 + recipe.decay_share)))
-    language = min(before_decay, max(1, round(before_decay * recipe.language_share)))
-    phases = [Phase(LANGUAGE, language)]
-    if language < before_decay:
-        phases.append(Phase(JOINT, before_decay - language))
-    return [*phases, Phase(DECAY, share=recipe.decay_share, decays=True)]
+    """Phases of a run: the language model until it stops improving, then a longer decay."""
+    steps = max(2, recipe.max_tokens // tokens_per_step)
+    language = max(1, round(steps * recipe.language_share))
+    share = (1 - recipe.language_share) / recipe.language_share
+    second = JOINT if recipe.use_latents else LANGUAGE
+    return [Phase(LANGUAGE, language), Phase(second, share=share, decays=True)]
 
 
 def train_text_vae(
@@ -102,7 +99,7 @@ def train_text_vae(
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
 ) -> VaeReport:
-    """Train `vae` in place and leave it with its best averaged weights.
+    """Train `vae` in place and leave it with its last averaged weights.
 
     Args:
         vae: The model.
@@ -117,7 +114,6 @@ def train_text_vae(
     device = next(vae.parameters()).device
     rows = min(batches.batch_rows, batches.num_rows)
     phases = plan_phases(recipe, rows * valid_NT.shape[1])
-    joint = any(phase.name == JOINT for phase in phases)
     optimizers = build_optimizers(
         vae,
         hidden_matrices(vae),
@@ -137,7 +133,7 @@ def train_text_vae(
 
     def loss_of_step(step: int, phase: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         ids_BT = batches.batch(step).to(device)
-        if phase == LANGUAGE or not joint:
+        if phase == LANGUAGE:
             nll_B, _ = vae(ids_BT, None)
             return nll_B.mean(), {}
         noise = _normal(seed_of(seed, "vae", step), (2, ids_BT.shape[0], vae.size.latent_dim))
@@ -154,7 +150,7 @@ def train_text_vae(
     def evaluate(phase: str) -> tuple[float | None, dict[str, float]]:
         if not len(valid_NT):
             return None, {}
-        if phase == LANGUAGE or not joint:
+        if phase == LANGUAGE:
             score = score_language_model(vae, valid_NT)
             return score, {"language_model": score}
         metrics = measure(vae, valid_NT, seed=seed, free_nats=recipe.free_nats)
@@ -216,7 +212,6 @@ def _report(vae: TextVae, valid_NT: Tensor, state: LoopState, seed: int) -> VaeR
         active_dims=None if not metrics else int(metrics["active_dims"]),
         language_model=min(language, default=None),
         num_steps=state.step,
-        best_step=state.best_step or state.step,
     )
 
 
