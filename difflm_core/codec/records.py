@@ -40,6 +40,8 @@ class RecordCodec:
             for tokens without order; numbers start with ordered embeddings because of it.
         slot_column: Index, in the schema, of the column that each slot belongs to, shape [T].
         num_residuals: Residuals per record, F.
+        token_share: Share of the training records in which each token stands, shape [V]; the
+            generated table is calibrated to it.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RecordCodec:
         schema: Schema,
         fields: dict[str, Field],
         identifiers: dict[str, IdentifierPattern],
+        token_share: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Assemble the codec from fitted `fields` and identifier patterns, by column name."""
         self.schema = schema
@@ -65,6 +68,7 @@ class RecordCodec:
             [len(part) for part in self._slots.values()],
         )
         self.num_residuals = sum(field.num_residuals for field in fields.values())
+        self.token_share = np.zeros(start) if token_share is None else token_share
 
     @classmethod
     def fit(
@@ -95,7 +99,11 @@ class RecordCodec:
                 f"There is nothing to learn: {kinds}. Expected at least one column of another "
                 "kind. Correct the kinds in schema.json if they were inferred wrongly."
             )
-        return cls(schema, fields, identifiers)
+        codec = cls(schema, fields, identifiers)
+        ids = codec.encode(sample, np.random.default_rng(0)).ids
+        counts = np.bincount(ids.ravel(), minlength=codec.grammar.vocab_size)
+        codec.token_share = counts / sample.num_rows
+        return codec
 
     def encode(
         self, records: pa.RecordBatch | pa.Table, generator: np.random.Generator
@@ -191,9 +199,10 @@ class RecordCodec:
             for index, field in enumerate(self.fields.values())
             for key, array in field.arrays().items()
         }
+        arrays["token_share"] = self.token_share
         text = json.dumps(document, indent=1, ensure_ascii=False)
         (directory / _CODEC_JSON).write_text(text, encoding="utf-8")
-        save_file(arrays or {"empty": np.zeros(0)}, directory / _CODEC_ARRAYS)
+        save_file(arrays, directory / _CODEC_ARRAYS)
 
     @classmethod
     def load(cls, directory: Path) -> RecordCodec:
@@ -219,7 +228,7 @@ class RecordCodec:
         identifiers = {
             name: IdentifierPattern.parse(text) for name, text in document["identifiers"].items()
         }
-        return cls(schema, fields, identifiers)
+        return cls(schema, fields, identifiers, stored["token_share"])
 
 
 def _array(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

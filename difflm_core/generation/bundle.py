@@ -3,6 +3,7 @@
 codec/               schema and tokens
 vae.json             architecture of the text-VAE     vae.safetensors        weights
 diffusion.json       architecture and sampler         diffusion.safetensors  weights, scaler
+calibration.safetensors   bias of every token's logit
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_model
 
 from difflm_core.codec.records import RecordCodec
 from difflm_core.diffusion.model import DenoiserSize, LatentDiffusion, SamplerOptions
@@ -23,6 +24,7 @@ from difflm_core.vae.encoder import EncoderSize
 from difflm_core.vae.model import TextVae, VaeSize
 
 CODEC_FOLDER = "codec"
+CALIBRATION_FILE = "calibration.safetensors"
 
 
 def save_vae(vae: TextVae, directory: Path) -> None:
@@ -61,7 +63,8 @@ def load_generator(directory: Path, device: torch.device) -> Generator:
     codec = RecordCodec.load(directory / CODEC_FOLDER)
     vae = load_vae(directory, codec, device)
     diffusion, sampler = load_diffusion(directory, device)
-    return Generator(vae, codec, diffusion_latents(diffusion, sampler))
+    bias_V = load_file(directory / CALIBRATION_FILE)["bias"]
+    return Generator(vae, codec, diffusion_latents(diffusion, sampler), bias_V)
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -5,6 +5,8 @@ Shape legend: B batch, T slots, S tokens of a slot, D latent, E width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -12,6 +14,8 @@ from transformers.cache_utils import Cache
 from difflm_core.vae.attention import TimeMajorLayer
 from difflm_core.vae.decoder import RecordDecoder
 
+# Changes the logits [B, S] of a slot, given its index and which rows [B] reach it.
+Adjustment = Callable[[int, Tensor, Tensor], Tensor]
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -24,6 +28,7 @@ def decode_tokens(
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    adjust: Adjustment | None = None,
 ) -> Tensor:
     """Sample records token by token.
 
@@ -34,6 +39,7 @@ def decode_tokens(
         generator: Draws the tokens (CPU).
         temperature: Softmax temperature; 1 is the learned distribution.
         top_p: Only the most probable tokens of at least this mass are kept; 1 keeps all.
+        adjust: Changes the logits before sampling.
 
     Returns:
         Token ids of the grammar, shape [B, T], int64.
@@ -64,6 +70,8 @@ def decode_tokens(
             logits_BS = (
                 output.last_hidden_state[:, -1] @ embeddings[start[t] : start[t] + size[t]].T
             )
+            if adjust is not None:
+                logits_BS = adjust(t, logits_BS, live_B)
             chosen_B = start[t] + _sample(logits_BS, live_B, generator, temperature, top_p)
         if idle[t] >= 0:
             chosen_B = torch.where(live_B, chosen_B, idle[t])

@@ -58,11 +58,28 @@ class SamplingOptions:
 class Generator:
     """Makes new records: noise, latent diffusion, language model, codec."""
 
-    def __init__(self, vae: TextVae, codec: RecordCodec, latents: LatentSource) -> None:
-        """Join the trained parts; `latents` says where latents come from."""
+    def __init__(
+        self,
+        vae: TextVae,
+        codec: RecordCodec,
+        latents: LatentSource,
+        bias_V: Tensor | None = None,
+    ) -> None:
+        """Join the trained parts.
+
+        Args:
+            vae: Its decoder writes the records.
+            codec: Turns tokens into records.
+            latents: Where latents come from.
+            bias_V: Calibration of every token's logit (`calibration.py`), shape [V]; None: none.
+        """
         self.vae = vae.eval()
         self.codec = codec
         self.latents = latents
+        self._slot_bias: list[Tensor] | None = None
+        if bias_V is not None:
+            slots, device = codec.grammar.slots, next(vae.parameters()).device
+            self._slot_bias = [bias_V[slot.start : slot.stop].to(device) for slot in slots]
 
     def batches(
         self,
@@ -104,6 +121,10 @@ class Generator:
                 rejections.update(rejected)
             yield records
 
+    def _adjust(self, slot: int, logits_BS: Tensor, live_B: Tensor) -> Tensor:
+        del live_B
+        return logits_BS if self._slot_bias is None else logits_BS + self._slot_bias[slot]
+
     def _batch(
         self, begin: int, end: int, options: SamplingOptions
     ) -> tuple[pa.RecordBatch, Rejections]:
@@ -121,6 +142,7 @@ class Generator:
                 torch_generator,
                 temperature=options.temperature,
                 top_p=options.top_p,
+                adjust=self._adjust if self._slot_bias else None,
             )
             residuals = numpy_generator(options.seed, "residuals", *draw).random(
                 (missing, self.codec.num_residuals)

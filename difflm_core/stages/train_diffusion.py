@@ -27,7 +27,7 @@ def train_diffusion(
 ) -> GeneratorBundle:
     """Train the latent diffusion, and bundle it with the text-VAE and the codec."""
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
     from difflm_core.device import choose_device
     from difflm_core.diffusion.model import DenoiserSize, LatentDiffusion, SamplerOptions
@@ -36,8 +36,10 @@ def train_diffusion(
         LatentBatches,
         train_latent_diffusion,
     )
-    from difflm_core.generation.bundle import save_diffusion
+    from difflm_core.generation.bundle import CALIBRATION_FILE, load_vae, save_diffusion
+    from difflm_core.generation.calibration import calibrate
     from difflm_core.generation.card import TrainingFacts, model_card
+    from difflm_core.generation.generator import diffusion_latents
     from difflm_core.latents import LatentBatch, LatentScaler
     from difflm_core.seeds import seed_of
     from difflm_core.training import LoopOptions
@@ -83,12 +85,23 @@ def train_diffusion(
     )
     sampler = SamplerOptions(cfg.sampler_steps, cfg.sigma_min, cfg.sigma_max)
     num_training = sum(entry.rows or 0 for entry in latents.files("train", ".parquet"))
+    codec = load_codec(vae)
+    with vae.local() as folder:
+        decoder = load_vae(folder, codec, diffusion.mean.device)
+    bias_V = calibrate(
+        decoder,
+        codec.grammar,
+        codec.token_share,
+        diffusion_latents(diffusion, sampler),
+        seed=ctx.seed,
+    )
     with ctx.output.folder() as folder:
         save_diffusion(diffusion, sampler, folder)
+        save_file({"bias": bias_V}, folder / CALIBRATION_FILE)
         facts = TrainingFacts(
             num_training, ctx.seed, vae.manifest.summary, result, settings_of(cfg, vae)
         )
-        card = model_card(load_codec(vae).schema, facts)
+        card = model_card(codec.schema, facts)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
     for entry in vae.manifest.files:
         with vae.local(entry.path) as source, ctx.output.file(entry.path) as target:

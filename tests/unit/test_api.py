@@ -86,6 +86,7 @@ def test_a_saved_model_gives_the_same_sample(model, tmp_path):
 def test_a_model_keeps_no_training_records_around(model):
     root = model._bundle.uri.rpartition("/")[0]
     assert sorted(path.name for path in pa_files(root)) == [
+        "calibration.safetensors",
         "codec.json",
         "codec.safetensors",
         "config.yaml",

@@ -279,7 +279,7 @@ def test_fit_writes_a_model(difflm, tmp_path):
 def test_fit_keeps_no_records_for_evaluation_unless_asked():
     config = fit_config("x.csv", "income", None, ["seed=3"])
     assert (config.data.source, config.data.target, config.seed) == ("x.csv", "income", 3)
-    assert (config.data.test_fraction, config.data.valid_fraction) == (0.0, 0.1)
+    assert (config.data.test_fraction, config.data.valid_fraction) == (0.0, 0.05)
     asked = fit_config("x.csv", None, None, ["data.test_fraction=0.2", "data.target=b"])
     assert (asked.data.test_fraction, asked.data.target) == (0.2, "b")
 

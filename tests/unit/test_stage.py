@@ -314,7 +314,7 @@ def test_the_keys_of_a_section_are_named_in_full():
     def serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus: ...
 
     recipe = make_recipe(Stage(serialize), RunConfig().section(SerializeConfig), {}, 0)
-    assert recipe["config"]["data"]["valid_fraction"] == 0.1
+    assert recipe["config"]["data"]["valid_fraction"] == 0.05
     assert recipe["config"]["codec"]["digit_base"] == 64
 
 

@@ -56,7 +56,7 @@ def test_every_kind_of_column_is_recognised(people_run):
 
 def test_a_corpus_has_disjoint_splits_of_all_rows(people_run):
     corpus = Corpus.open(people_run / "corpus", verify=True)
-    sizes = {"train": 210, "valid": 30, "test": 60}
+    sizes = {"train": 225, "valid": 15, "test": 60}
     people = []
     for split, size in sizes.items():
         tables = [pq.read_table(corpus.path(e.path)) for e in corpus.files(split, ".parquet")]
@@ -94,6 +94,7 @@ def test_synthetic_data_has_as_many_rows_as_asked_for_in_the_form_of_the_source(
 def test_a_generator_holds_no_records_and_needs_nothing_else(people_run):
     bundle = GeneratorBundle.open(people_run / "generator", verify=True)
     assert [entry.path for entry in bundle.manifest.files] == [
+        "calibration.safetensors",
         "codec/codec.json",
         "codec/codec.safetensors",
         "diffusion.json",
@@ -108,13 +109,13 @@ def test_a_generator_holds_no_records_and_needs_nothing_else(people_run):
     train = pq.read_table(people_run / "corpus" / "train" / "part-00000.parquet")
     for name in ("person", "note"):
         assert not [text for text in train[name].to_pylist() if text.encode() in payload]
-    assert bundle.manifest.summary["num_training_rows"] == 210
+    assert bundle.manifest.summary["num_training_rows"] == 225
 
 
 def test_the_model_card_tells_what_validation_found(people_run):
     card = (people_run / "generator" / "model_card.md").read_text()
     vae = VaeCheckpoint.open(people_run / "vae").manifest.summary
-    assert "210 records with 8 columns. Target: label." in card
+    assert "225 records with 8 columns. Target: label." in card
     assert f"| KL divergence of the posterior, nats per record | {vae['kl']:.4g} |" in card
     assert "- vae: width 32, num_layers 1" in card
     assert "- diffusion: width 32, num_blocks 1, batch_rows 64, num_steps 12" in card
@@ -126,7 +127,7 @@ def test_a_report_says_how_many_rows_it_saw(people_run):
     report = EvaluationReport.open(people_run / "report", verify=True)
     tree = json.loads((people_run / "report" / "report.json").read_text())
     dataset = tree["dataset"]
-    assert (dataset["num_train"], dataset["num_test"], dataset["num_synthetic"]) == (210, 60, 250)
+    assert (dataset["num_train"], dataset["num_test"], dataset["num_synthetic"]) == (225, 60, 250)
     assert report.manifest.summary["invalid_rows"] == 0
     events = [json.loads(line) for line in (people_run / "report" / "metrics.jsonl").open()]
     assert next(e for e in events if e["event"] == "task_finished")["done"] == 6
@@ -205,7 +206,7 @@ def test_one_row(people_run, tmp_path):
 
 def test_as_many_rows_as_were_trained_on_by_default(people_run, tmp_path):
     generated(people_run, tmp_path / "same", num_rows=None)
-    assert len(read_parts(tmp_path / "same")) == 210
+    assert len(read_parts(tmp_path / "same")) == 225
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
