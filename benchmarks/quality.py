@@ -15,7 +15,6 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from difflm_core.config_file import build_config
 from difflm_core.device import choose_device
 from difflm_core.evaluation import evaluate
 from difflm_core.generation.bundle import load_generator, load_vae
+from difflm_core.generation.calibration import calibrate
 from difflm_core.generation.generator import (
     Generator,
     LatentSource,
@@ -44,6 +44,7 @@ from difflm_core.stages import load_stages
 from difflm_core.stages.corpus import load_codec, load_schema, read_split, shard_readers
 from difflm_core.stages.evaluate import headline, read_synthetic
 from difflm_core.stages.pipeline import run_pipeline
+from difflm_core.vae.model import TextVae
 
 RESULTS = Path(__file__).parent / "results"
 CONSOLE = Console(stderr=True)
@@ -157,29 +158,28 @@ def _ablations(
 ) -> dict[str, list[dict[str, Any]]]:
     device = choose_device(config.runtime.device)
     with made[GeneratorBundle].local() as path:
-        full = load_generator(path, device)
+        full = load_generator(path, device).vae
     alone = _train_alone(config, made[Corpus], folder)
+    codec = load_codec(alone)
     with alone.local() as path:
-        codec = load_codec(alone)
         language_model = load_vae(path, codec, device)
-    posterior = _posterior_latents(made[Latents])
-    prior = prior_latents(config.vae.latent_dim)
-    sources: dict[str, tuple[Generator, Callable[[], LatentSource]]] = {
-        "posterior": (full, lambda: posterior),
-        "prior": (full, lambda: prior),
-        "language model": (Generator(language_model, codec, no_latents()), no_latents),
+    sources: dict[str, tuple[TextVae, LatentSource]] = {
+        "posterior": (full, _posterior_latents(made[Latents])),
+        "prior": (full, prior_latents(config.vae.latent_dim)),
+        "language model": (language_model, no_latents()),
     }
     rows: dict[str, list[dict[str, Any]]] = {}
-    for name, (generator, source) in sources.items():
-        chosen = Generator(generator.vae, generator.codec, source())
-        rows[name] = []
-        for seed in SEEDS:
-            batches = chosen.batches(
-                scorer.train.num_rows,
-                SamplingOptions(seed=seed),
-                num_threads=torch.get_num_threads(),
+    for name, (vae, latents) in sources.items():
+        # Each row is calibrated for its own latents, as the full path is.
+        bias_V = calibrate(vae, codec.grammar, codec.token_share, latents, seed=config.seed)
+        generator = Generator(vae, codec, latents, bias_V)
+        tables = [
+            pa.Table.from_batches(
+                generator.batches(scorer.train.num_rows, SamplingOptions(seed=seed))
             )
-            rows[name].append(scorer.score(pa.Table.from_batches(batches)))
+            for seed in SEEDS
+        ]
+        rows[name] = [scorer.score(table) for table in tables]
     return rows
 
 
