@@ -300,7 +300,7 @@ class DiffusionConfig(Section):
         json_schema_extra=NOT_IN_FINGERPRINT,
     )
     sampler_steps: int = Field(
-        default=8, ge=2, description="Heun steps from noise to latent, in steps."
+        default=5, ge=2, description="Heun steps from noise to latent, in steps."
     )
     sigma_min: float = Field(
         default=0.02, gt=0, description="Lowest noise level of the sampler, in latent deviations."
