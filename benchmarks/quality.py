@@ -26,7 +26,7 @@ from tables import TABLES, prepare
 from difflm_core.artifacts import Corpus, GeneratorBundle, Latents, SyntheticData, VaeCheckpoint
 from difflm_core.config import GenerateConfig, RunConfig, VaeConfig
 from difflm_core.config_file import build_config
-from difflm_core.device import choose_device
+from difflm_core.device import choose_device, choose_precision
 from difflm_core.evaluation import evaluate
 from difflm_core.generation.bundle import load_generator, load_vae
 from difflm_core.generation.calibration import calibrate
@@ -49,7 +49,13 @@ from difflm_core.vae.model import TextVae
 RESULTS = Path(__file__).parent / "results"
 CONSOLE = Console(stderr=True)
 SEEDS = (0, 1, 2)
-METRICS = ("utility_synthetic", "shape_error_percent", "trend_error_percent", "two_sample_auc")
+METRICS = (
+    "utility_synthetic",
+    "shape_error_percent",
+    "trend_error_percent",
+    "report_trend_error_percent",
+    "two_sample_auc",
+)
 
 
 def main() -> None:
@@ -157,12 +163,13 @@ def _ablations(
     config: RunConfig, made: dict[Any, Any], scorer: _Scorer, folder: Path
 ) -> dict[str, list[dict[str, Any]]]:
     device = choose_device(config.runtime.device)
+    precision = choose_precision(config.runtime.precision, device)
     with made[GeneratorBundle].local() as path:
-        full = load_generator(path, device).vae
+        full = load_generator(path, device, precision).vae
     alone = _train_alone(config, made[Corpus], folder)
     codec = load_codec(alone)
     with alone.local() as path:
-        language_model = load_vae(path, codec, device)
+        language_model = load_vae(path, codec, device, precision)
     sources: dict[str, tuple[TextVae, LatentSource]] = {
         "posterior": (full, _posterior_latents(made[Latents])),
         "prior": (full, prior_latents(config.vae.latent_dim)),
@@ -218,11 +225,13 @@ def report() -> str:
         "# Quality of the synthetic tables",
         "",
         "`strict` scorer, default settings, 2 CPU cores; mean and standard deviation over three",
-        "generation seeds. Made by `python benchmarks/quality.py TABLE --data DATA`.",
+        "generation seeds. Made by `python benchmarks/quality.py TABLE --data DATA`. The trend",
+        "error bins numbers by the real column, SDMetrics' QualityReport each table by itself",
+        "([decision](../../docs/adr/0014-trend-error-with-the-real-bins.md)).",
         "",
-        "| table | row | utility | shape error % | trend error % | two-sample AUC | exact copies % "
-        "(holdout) |",
-        "|-|-|-|-|-|-|-|",
+        "| table | row | utility | shape error % | trend error % | (QualityReport) "
+        "| two-sample AUC | exact copies % (holdout) |",
+        "|-|-|-|-|-|-|-|-|",
     ]
     details = ["", "| table | run s | reconstruction | KL | active dims | language model alone |"]
     details += ["|-|-|-|-|-|-|"]
@@ -232,7 +241,7 @@ def report() -> str:
             continue
         result = json.loads(path.read_text())
         real = result["real"]["utility_real"]
-        lines.append(f"| {name} | real | {real:.4f} | | | | |")
+        lines.append(f"| {name} | real | {real:.4f} | | | | | |")
         for row, scores in result["rows"].items():
             cells = [_spread([score[metric] for score in scores]) for metric in METRICS]
             copies = statistics.mean(score["exact_copy_rate"] for score in scores) * 100

@@ -28,7 +28,7 @@ from difflm_core.config_file import build_config
 from difflm_core.data.schema import Schema
 from difflm_core.data.source_form import to_dataframe
 from difflm_core.data.writers import RecordWriter
-from difflm_core.device import choose_device
+from difflm_core.device import choose_device, choose_precision
 from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
 from difflm_core.generation import generator as generation
 from difflm_core.generation.bundle import load_generator
@@ -95,7 +95,11 @@ class DiffLM:
                 bundle = fit_pipeline(settings, str(root / "model"), sinks=sinks)
             if source != label:  # the records are needed no more
                 Path(source).unlink()
-            model = cls.from_pretrained(bundle.uri, device=settings.runtime.device)
+            model = cls.from_pretrained(
+                bundle.uri,
+                device=settings.runtime.device,
+                precision=settings.runtime.precision,
+            )
         except BaseException:
             folder.cleanup()
             raise
@@ -103,12 +107,15 @@ class DiffLM:
         return model
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> DiffLM:
+    def from_pretrained(
+        cls, path: str | Path, *, device: str = "auto", precision: str = "auto"
+    ) -> DiffLM:
         """Load a model written by `save_pretrained`, `difflm fit` or a run.
 
         Args:
             path: Folder or URI of the model, or of a run that holds one.
             device: auto, cpu, cuda or cuda:N.
+            precision: auto, float32 or bfloat16; see `runtime.precision`.
 
         Raises:
             ArtifactError: there is no complete model.
@@ -120,8 +127,10 @@ class DiffLM:
         ):
             uri = inside
         bundle = GeneratorBundle.open(uri, verify=True)
+        where = choose_device(device)
         with bundle.local() as folder:
-            return cls(bundle, load_generator(folder, choose_device(device)))
+            generator = load_generator(folder, where, choose_precision(precision, where))
+        return cls(bundle, generator)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the model to a new folder or URI: safetensors and JSON, readable on any machine.

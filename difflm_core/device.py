@@ -1,6 +1,8 @@
-"""Where tensors live."""
+"""Where tensors live, and in which precision matrices are multiplied."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -24,6 +26,27 @@ def choose_device(name: str) -> torch.device:
             f"machine. Expected auto, or one of: {found}."
         )
     return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type called `name`; `auto` takes bfloat16 where the processor multiplies it natively.
+
+    Elsewhere bfloat16 is emulated, and several times slower than float32.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    """Multiply matrices in `precision` inside this context; sums and norms stay in float32."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def _num_mps() -> int:

@@ -81,6 +81,9 @@ def sample(
     max_attempts: Annotated[
         int, typer.Option(help="Most tries for a record whose free text comes out invalid.")
     ] = 16,
+    precision: Annotated[
+        str, typer.Option(help="auto, float32 or bfloat16; auto: the fastest of this machine.")
+    ] = "auto",
 ) -> None:
     """Make new records with a model."""
     from difflm_core.config_file import build_config
@@ -97,13 +100,14 @@ def sample(
         "num_rows": num_rows,
         "max_attempts": max_attempts,
     }
-    build_config({"generation": options, "seed": seed}, "difflm sample")
+    runtime = {"precision": precision}
+    build_config({"generation": options, "runtime": runtime, "seed": seed}, "difflm sample")
     sinks = start_output()
 
     from difflm_core.api import DiffLM
     from difflm_core.progress import Progress
 
-    DiffLM.from_pretrained(model).sample_to(
+    DiffLM.from_pretrained(model, precision=precision).sample_to(
         output,
         num_rows,
         seed=seed,

@@ -2,8 +2,13 @@
 
 Errors are 100 x (1 - SDMetrics score) against the training table, as in the TabSyn and TabDiff
 papers. Shape: KSComplement for numbers, TVComplement for categories. Trend: CorrelationSimilarity
-for two numbers, ContingencySimilarity otherwise (numbers in ten bins). All scores come from the
-sdmetrics library itself.
+for two numbers, ContingencySimilarity otherwise, numbers in ten equal bins. All scores come from
+the sdmetrics library itself.
+
+The bins are those of the real column for both tables, as ContingencySimilarity makes them. The
+QualityReport of SDMetrics, which the papers print, bins each table over its own range: one other
+extreme value then moves an edge through the mass of a column, and two draws of one distribution
+differ by half their rows. That figure is given beside ours, as `report_error`.
 """
 
 from __future__ import annotations
@@ -17,13 +22,14 @@ import numpy as np
 import pandas as pd
 from sdmetrics.column_pairs import ContingencySimilarity, CorrelationSimilarity
 from sdmetrics.single_column import KSComplement, TVComplement
+from sdmetrics.utils import discretize_column
 
 from difflm_core.evaluation.results import ColumnFidelity, PairFidelity
 from difflm_core.evaluation.tables import Prepared, Role, Split, seeded_rows
 
 MAX_TREND_PAIRS = 2000
 
-_Binned = list[tuple[pd.DataFrame, dict[str, pd.Series]]]  # tables, and their binned columns
+_Columns = tuple[pd.Series, pd.Series]  # one column, real and synthetic
 
 
 def shape_errors(prepared: Prepared, split: Split) -> dict[str, tuple[float | None, str | None]]:
@@ -52,19 +58,18 @@ def trend_errors(prepared: Prepared, split: Split, seed: int) -> list[PairFideli
     Pairs that have no defined score (a constant or empty column) carry the reason. At most
     `MAX_TREND_PAIRS` pairs, a seeded sample, are scored: a table of 200 columns has 19,900.
     """
-    real, synthetic = prepared.frame(prepared.train), prepared.frame(split)
+    tables = _Pairable(prepared, split)
     pairs = list(itertools.combinations(prepared.used, 2))
     pairs = [pairs[i] for i in seeded_rows(len(pairs), MAX_TREND_PAIRS, seed)]
-    binned: _Binned = [(real, {}), (synthetic, {})]
     results: list[PairFidelity] = []
     for first, second in pairs:
-        metric = _pair_metric(prepared, first, second)
-        reason = _pair_reason(prepared, real, synthetic, first, second)
-        error = None
+        metric = tables.metric(first, second)
+        reason = tables.problem(first, second)
+        error = report_error = None
         if reason is None:
-            error = _pair_error(prepared, (real, synthetic), binned, first, second)
+            error, report_error = tables.errors(first, second)
             reason = None if error is not None else "undefined (no spread in the rows with both)"
-        results.append(PairFidelity(first, second, metric, error, reason))
+        results.append(PairFidelity(first, second, metric, error, report_error, reason))
     return results
 
 
@@ -105,57 +110,81 @@ def missing_rate(prepared: Prepared, split: Split, name: str) -> float:
     return float((split.codes[name] < 0).mean())
 
 
-def _pair_metric(prepared: Prepared, first: str, second: str) -> str:
-    both = {prepared.roles[first], prepared.roles[second]}
-    return "CorrelationSimilarity" if both == {Role.NUMERICAL} else "ContingencySimilarity"
+class _Pairable:
+    """The training table and a split as pairs of columns, each number binned once."""
 
+    def __init__(self, prepared: Prepared, split: Split) -> None:
+        self.roles = prepared.roles
+        self.real = prepared.frame(prepared.train)
+        self.synthetic = prepared.frame(split)
+        self._real_bins: dict[str, _Columns] = {}
+        self._own_bins: dict[str, _Columns] = {}
 
-def _pair_reason(
-    prepared: Prepared, real: pd.DataFrame, synthetic: pd.DataFrame, first: str, second: str
-) -> str | None:
-    for name in (first, second):
-        if not _has_values(real, name) or not _has_values(synthetic, name):
-            return f"{name} has no values"
-    if _pair_metric(prepared, first, second) == "CorrelationSimilarity":
+    def metric(self, first: str, second: str) -> str:
+        both = {self.roles[first], self.roles[second]}
+        return "CorrelationSimilarity" if both == {Role.NUMERICAL} else "ContingencySimilarity"
+
+    def problem(self, first: str, second: str) -> str | None:
+        """Why a pair has no score, or None."""
+        frames = (self.real, self.synthetic)
         for name in (first, second):
-            if _num_values(real, name) < 2 or _num_values(synthetic, name) < 2:
-                return f"{name} is constant, correlation is undefined"
-        for frame in (real, synthetic):
-            if len(frame[[first, second]].dropna()) < 2:
+            if not all(_has_values(frame, name) for frame in frames):
+                return f"{name} has no values"
+        if self.metric(first, second) == "CorrelationSimilarity":
+            for name in (first, second):
+                if any(_num_values(frame, name) < 2 for frame in frames):
+                    return f"{name} is constant, correlation is undefined"
+            if any(len(frame[[first, second]].dropna()) < 2 for frame in frames):
                 return "fewer than two rows with both values"
-    return None
+        return None
+
+    def errors(self, first: str, second: str) -> tuple[float | None, float | None]:
+        """Trend error with the real column's bins, and with each table's own."""
+        if self.metric(first, second) == "CorrelationSimilarity":
+            pair = [_pair(frame, first, second) for frame in (self.real, self.synthetic)]
+            error = _score(CorrelationSimilarity, pair[0], pair[1])
+            return error, error
+        error = self._contingency([self._column(name) for name in (first, second)])
+        if self.roles[first] is self.roles[second]:
+            return error, error
+        return error, self._contingency([self._report_column(name) for name in (first, second)])
+
+    def _contingency(self, columns: Sequence[_Columns]) -> float | None:
+        tables = [pd.concat(both, axis=1) for both in zip(*columns, strict=True)]
+        return _score(ContingencySimilarity, tables[0], tables[1])
+
+    def _column(self, name: str) -> _Columns:
+        columns = _series(self.real, name), _series(self.synthetic, name)
+        if self.roles[name] is not Role.NUMERICAL:
+            return columns
+        if name not in self._real_bins:
+            real, synthetic = discretize_column(*columns)
+            self._real_bins[name] = pd.Series(real, name=name), pd.Series(synthetic, name=name)
+        return self._real_bins[name]
+
+    def _report_column(self, name: str) -> _Columns:
+        columns = _series(self.real, name), _series(self.synthetic, name)
+        if self.roles[name] is not Role.NUMERICAL:
+            return columns
+        if name not in self._own_bins:
+            self._own_bins[name] = _own_bins(columns[0]), _own_bins(columns[1])
+        return self._own_bins[name]
 
 
-def _bins(values: pd.Series) -> pd.Series:
-    """Ten equal bins over the values' own range, as SDMetrics' ColumnPairTrends makes them."""
+def _own_bins(values: pd.Series) -> pd.Series:
+    """Ten equal bins over the values' own range, as SDMetrics' QualityReport makes them."""
     edges = np.histogram_bin_edges(values.dropna())
-    return pd.Series(np.digitize(values, edges), index=values.index, name=values.name)
+    return pd.Series(np.digitize(values, edges), name=values.name)
 
 
-def _pair_error(
-    prepared: Prepared, tables: Sequence[pd.DataFrame], binned: _Binned, first: str, second: str
-) -> float | None:
-    metric: Any = ContingencySimilarity
-    if _pair_metric(prepared, first, second) == "CorrelationSimilarity":
-        metric = CorrelationSimilarity
-        pair = [table[[first, second]] for table in tables]
-    elif prepared.roles[first] is prepared.roles[second]:
-        pair = [table[[first, second]] for table in tables]
-    else:
-        columns = [[_column(prepared, t, b, n) for n in (first, second)] for t, b in binned]
-        pair = [pd.concat(both, axis=1) for both in columns]
+def _score(metric: Any, real: pd.DataFrame, synthetic: pd.DataFrame) -> float | None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return _error(metric.compute(pair[0], pair[1]))
+        return _error(metric.compute(real, synthetic))
 
 
-def _column(
-    prepared: Prepared, table: pd.DataFrame, bins: dict[str, pd.Series], name: str
-) -> pd.Series:
-    number = prepared.roles[name] is Role.NUMERICAL
-    if number and name not in bins:
-        bins[name] = _bins(_series(table, name))
-    return bins[name] if number else _series(table, name)
+def _pair(table: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    return cast(pd.DataFrame, table[[first, second]])
 
 
 def _series(table: pd.DataFrame, name: str) -> pd.Series:

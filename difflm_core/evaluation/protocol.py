@@ -215,8 +215,10 @@ def _fidelity(prepared: Prepared, seed: int, max_rows: int) -> Fidelity:
     return Fidelity(
         shape_error=mean_error([column.shape_error for column in columns]),
         trend_error=mean_error([pair.trend_error for pair in pairs]),
+        report_trend_error=mean_error([pair.report_error for pair in pairs]),
         holdout_shape_error=mean_error([column.holdout_shape_error for column in columns]),
         holdout_trend_error=mean_error([pair.trend_error for pair in floor]),
+        holdout_report_trend_error=mean_error([pair.report_error for pair in floor]),
         columns=columns,
         pairs=tuple(pairs),
         num_pairs_total=num_used * (num_used - 1) // 2,

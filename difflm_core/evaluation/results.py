@@ -68,12 +68,17 @@ class ColumnFidelity:
 
 @dataclass(frozen=True, slots=True)
 class PairFidelity:
-    """One pair of columns: trend error in percent."""
+    """One pair of columns: trend error in percent.
+
+    `report_error` is the figure of SDMetrics' QualityReport, which bins each table's numbers over
+    their own range.
+    """
 
     first: str
     second: str
     metric: str
     trend_error: float | None
+    report_error: float | None
     reason: str | None = None
 
 
@@ -91,13 +96,16 @@ class PrecisionRecall:
 class Fidelity:
     """How alike the distributions are; errors in percent, against the training table.
 
-    `holdout_*` is the same figure for the real holdout: the noise floor.
+    `holdout_*` is the same figure for the real holdout: the noise floor. `report_trend_error` is
+    the trend error of SDMetrics' QualityReport (see `evaluation.fidelity`).
     """
 
     shape_error: float | None
     trend_error: float | None
+    report_trend_error: float | None
     holdout_shape_error: float | None
     holdout_trend_error: float | None
+    holdout_report_trend_error: float | None
     columns: tuple[ColumnFidelity, ...]
     pairs: tuple[PairFidelity, ...]
     num_pairs_total: int

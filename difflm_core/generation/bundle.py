@@ -33,14 +33,19 @@ def save_vae(vae: TextVae, directory: Path) -> None:
     save_model(vae, str(directory / "vae.safetensors"))
 
 
-def load_vae(directory: Path, codec: RecordCodec, device: torch.device) -> TextVae:
+def load_vae(
+    directory: Path,
+    codec: RecordCodec,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+) -> TextVae:
     """Inverse of `save_vae`, for the records of `codec`; in eval mode."""
     data = _read_json(directory / "vae.json")
     data["decoder"] = DecoderSize(**data["decoder"])
     data["encoder"] = EncoderSize(**data["encoder"])
     vae = TextVae(VaeSize(**data), codec.grammar)
     load_model(vae, directory / "vae.safetensors")
-    return vae.to(device).eval()
+    return vae.to(device).use_precision(precision).eval()
 
 
 def save_diffusion(diffusion: LatentDiffusion, sampler: SamplerOptions, directory: Path) -> None:
@@ -58,10 +63,12 @@ def load_diffusion(directory: Path, device: torch.device) -> tuple[LatentDiffusi
     return diffusion.to(device).eval(), SamplerOptions(**data["sampler"])
 
 
-def load_generator(directory: Path, device: torch.device) -> Generator:
+def load_generator(
+    directory: Path, device: torch.device, precision: torch.dtype = torch.float32
+) -> Generator:
     """Load a complete generator from the payload of a `GeneratorBundle`."""
     codec = RecordCodec.load(directory / CODEC_FOLDER)
-    vae = load_vae(directory, codec, device)
+    vae = load_vae(directory, codec, device, precision)
     diffusion, sampler = load_diffusion(directory, device)
     bias_V = load_file(directory / CALIBRATION_FILE)["bias"]
     return Generator(vae, codec, diffusion_latents(diffusion, sampler), bias_V)

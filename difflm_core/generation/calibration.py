@@ -21,7 +21,10 @@ from difflm_core.generation.generator import LatentSource
 from difflm_core.seeds import seed_of
 from difflm_core.vae.model import TextVae
 
+# The rows' noise stays in the bias, so there are as many as a large table has. Batches keep the
+# memory small, and their biases are averaged.
 CALIBRATION_ROWS = 8192
+NUM_BATCHES = 4
 # A slot that fewer rows reach is left alone: its shares would be noise.
 MIN_LIVE_ROWS = 256
 NUM_ITERATIONS = 12
@@ -89,8 +92,11 @@ def calibrate(
     seed: int,
 ) -> Tensor:
     """Biases of all tokens, shape [V], for records decoded from `latents`."""
-    generator = torch.Generator().manual_seed(seed_of(seed, "calibration"))
-    calibration = MarginalCalibration(grammar, token_share)
-    z_BD = latents(CALIBRATION_ROWS, generator)
-    decode_tokens(vae.decoder, z_BD, CALIBRATION_ROWS, generator, adjust=calibration)
-    return calibration.bias_V
+    biases: list[Tensor] = []
+    for batch in range(NUM_BATCHES):
+        generator = torch.Generator().manual_seed(seed_of(seed, "calibration", batch))
+        calibration = MarginalCalibration(grammar, token_share)
+        z_BD = latents(CALIBRATION_ROWS, generator)
+        decode_tokens(vae.decoder, z_BD, CALIBRATION_ROWS, generator, adjust=calibration)
+        biases.append(calibration.bias_V)
+    return torch.stack(biases).mean(dim=0)

@@ -55,11 +55,8 @@ def decode_tokens(
     ids_BT = torch.empty(batch, num_slots, dtype=torch.int64, device=device)
     position = 0
     for t in range(num_slots):
-        positions = torch.arange(position, position + inputs.shape[1], device=device)[None]
+        hidden_BNE = decoder.transform(inputs, cache, position)
         position += inputs.shape[1]
-        output = decoder.language_model.transformer(
-            inputs_embeds=inputs, past_key_values=cache, use_cache=True, position_ids=positions
-        )
         live_B = torch.ones(batch, dtype=torch.bool, device=device)
         if idle[t] >= 0:
             before_B = ids_BT[:, t - 1]
@@ -67,9 +64,7 @@ def decode_tokens(
         if size[t] == 1:
             chosen_B = torch.full((batch,), start[t], device=device)
         else:
-            logits_BS = (
-                output.last_hidden_state[:, -1] @ embeddings[start[t] : start[t] + size[t]].T
-            )
+            logits_BS = hidden_BNE[:, -1] @ embeddings[start[t] : start[t] + size[t]].T
             if adjust is not None:
                 logits_BS = adjust(t, logits_BS, live_B)
             chosen_B = start[t] + _sample(logits_BS, live_B, generator, temperature, top_p)

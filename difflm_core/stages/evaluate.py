@@ -62,6 +62,7 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
         "utility_synthetic": ("utility", "synthetic"),
         "shape_error_percent": ("fidelity", "shape_error"),
         "trend_error_percent": ("fidelity", "trend_error"),
+        "report_trend_error_percent": ("fidelity", "report_trend_error"),
         "two_sample_auc": ("detection", "auc"),
         "invalid_rows": ("validity", "num_invalid_rows"),
         "exact_copy_rate": ("privacy", "copies", "exact_rate"),
@@ -77,4 +78,4 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-STAGE = Stage(evaluate, version=1)
+STAGE = Stage(evaluate, version=2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from difflm_core import storage
 from difflm_core.artifacts import Corpus, Latents, VaeCheckpoint
-from difflm_core.config import LatentsConfig
+from difflm_core.config import LatentsConfig, RuntimeConfig
 from difflm_core.parallel import OnRows, Shard, ShardWorker
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import (
@@ -46,7 +46,7 @@ def extract_latents(
             output = ctx.output.path(part_name(split, index))
             shards.append(Shard(len(shards), output, {"records": corpus.path(entry.path)}))
     total = sum(e.rows or 0 for split in SPLITS for e in shard_files(corpus, split))
-    worker = _Encode(vae, cfg.batch_rows, ctx.seed, ctx.runtime.device)
+    worker = _Encode(vae, cfg.batch_rows, ctx.seed, ctx.runtime)
     with ctx.progress.track("Extracting latents", total=total) as bar:
         ctx.launcher.map_shards(worker, shards, ctx.runtime.num_workers, bar.advance)
     training = [s.output for s in shards if f"/{SPLITS[0]}/" in s.output]
@@ -72,17 +72,19 @@ class _Encode:
     checkpoint: VaeCheckpoint
     batch_rows: int
     seed: int
-    device: str
+    runtime: RuntimeConfig
 
     def __call__(self) -> ShardWorker:
         import pyarrow.parquet as pq
 
-        from difflm_core.device import choose_device
+        from difflm_core.device import choose_device, choose_precision
         from difflm_core.generation.bundle import load_vae
 
         codec = load_codec(self.checkpoint)
+        device = choose_device(self.runtime.device)
+        precision = choose_precision(self.runtime.precision, device)
         with self.checkpoint.local() as folder:
-            vae = load_vae(folder, codec, choose_device(self.device))
+            vae = load_vae(folder, codec, device, precision)
 
         def encode(shard: Shard, on_rows: OnRows) -> None:
             records = read_parquet(shard.payload["records"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from difflm_core import storage
 from difflm_core.artifacts import WORK_FOLDER, GeneratorBundle, SyntheticData
-from difflm_core.config import GenerateConfig
+from difflm_core.config import GenerateConfig, RuntimeConfig
 from difflm_core.parallel import OnRows, Shard, ShardWorker
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import SCHEMA_FILE, load_codec
@@ -35,7 +35,7 @@ def generate(ctx: StageContext, cfg: GenerateConfig, generator: GeneratorBundle)
     require_identifiers(codec, num_rows)
     shards = plan_shards(ctx, cfg, num_rows)
     done = sum(s.payload["num_rows"] for s in shards if storage.exists(s.output))
-    make_worker = _Generate(generator, cfg, ctx.seed, ctx.runtime.device)
+    make_worker = _Generate(generator, cfg, ctx.seed, ctx.runtime)
     with ctx.progress.track("Generating records", total=num_rows, initial=done) as bar:
         ctx.launcher.map_shards(make_worker, shards, ctx.runtime.num_workers, bar.advance)
     rejections = read_ledgers(shard.payload["ledger"] for shard in shards)
@@ -86,11 +86,11 @@ class _Generate:
     bundle: GeneratorBundle
     cfg: GenerateConfig
     seed: int
-    device: str
+    runtime: RuntimeConfig
 
     def __call__(self) -> ShardWorker:
         from difflm_core.data.writers import RecordWriter
-        from difflm_core.device import choose_device
+        from difflm_core.device import choose_device, choose_precision
         from difflm_core.generation.bundle import load_generator
         from difflm_core.generation.generator import SamplingOptions
 
@@ -98,8 +98,10 @@ class _Generate:
         options = SamplingOptions(
             self.seed, cfg.temperature, cfg.top_p, cfg.batch_rows, cfg.max_attempts
         )
+        device = choose_device(self.runtime.device)
         with self.bundle.local() as folder:
-            generator = load_generator(folder, choose_device(self.device))
+            precision = choose_precision(self.runtime.precision, device)
+            generator = load_generator(folder, device, precision)
 
         def generate_shard(shard: Shard, on_rows: OnRows) -> None:
             rejections: Rejections = Counter()

@@ -24,7 +24,7 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
     """Train the language model on the records, then encoder and latent with it."""
     import dataclasses
 
-    from difflm_core.device import choose_device
+    from difflm_core.device import choose_device, choose_precision
     from difflm_core.generation.bundle import save_vae
     from difflm_core.training import LoopOptions
     from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
@@ -39,7 +39,9 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
     valid = fixed_ids(
         shards["valid"], codec, max_rows=cfg.valid_rows, seed=ctx.seed, purpose="valid"
     )
-    vae = build_vae(cfg, codec, ctx.seed).to(choose_device(ctx.runtime.device))
+    device = choose_device(ctx.runtime.device)
+    vae = build_vae(cfg, codec, ctx.seed).to(device)
+    vae.use_precision(choose_precision(ctx.runtime.precision, device))
     checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
     report = train_text_vae(
         vae,

@@ -65,9 +65,20 @@ def time_major_attention(
         Output of shape [B, n, H, K]; no attention weights.
     """
     if key.dim() == 4:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        if query.dtype == torch.bfloat16 and query.device.type == "cpu":
+            # The fused kernel's bfloat16 gradient is many times slower than its float32 one.
+            query, key, value = query.float(), key.float(), value.float()
+        with torch.autocast(query.device.type, enabled=False):
+            return sdpa_attention_forward(
+                module,
+                query,
+                key,
+                value,
+                attention_mask,
+                dropout=dropout,
+                scaling=scaling,
+                **kwargs,
+            )
     keys, values = key[0], value[0]
     length, num_queries = keys.shape[0], query.shape[2]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

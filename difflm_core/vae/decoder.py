@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+from transformers.cache_utils import Cache
 
 from difflm_core.codec.grammar import Grammar
+from difflm_core.device import autocast
 from difflm_core.vae.attention import TIME_MAJOR
 from difflm_core.vae.injection import LatentInjector
 
@@ -87,6 +89,7 @@ class RecordDecoder(nn.Module):
         self.language_model = language_model
         self.slots = SlotTable(grammar)
         self.injector = injector
+        self.precision = torch.float32
 
     @property
     def embeddings(self) -> nn.Embedding:
@@ -116,13 +119,19 @@ class RecordDecoder(nn.Module):
         prompts_BPE = self.injector.prompts(z_BD, ids_BT.shape[0])
         inputs = torch.cat([prompts_BPE, tokens_BTE], dim=1)
         cache = self.start_cache(z_BD, ids_BT.shape[0])
-        output = self.language_model.transformer(
-            inputs_embeds=inputs,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            position_ids=torch.arange(inputs.shape[1], device=inputs.device)[None],
-        )
-        return output.last_hidden_state[:, self.injector.num_prompts - 1 :]
+        return self.transform(inputs, cache, 0)[:, self.injector.num_prompts - 1 :]
+
+    def transform(self, inputs_BNE: Tensor, cache: Cache | None, position: int) -> Tensor:
+        """Last hidden states [B, N, E] of inputs at positions `position ..`, in float32."""
+        positions = torch.arange(position, position + inputs_BNE.shape[1], device=inputs_BNE.device)
+        with autocast(inputs_BNE.device, self.precision):
+            output = self.language_model.transformer(
+                inputs_embeds=inputs_BNE,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                position_ids=positions[None],
+            )
+        return output.last_hidden_state.float()
 
     def start_cache(self, z_BD: Tensor | None, batch: int) -> DynamicCache | None:
         """Cache that holds the latent's key/value memories; None when there are none."""

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from difflm_core.device import autocast
+from difflm_core.vae.attention import TIME_MAJOR
+
 # Bounds of the posterior's log-variance: a standard deviation between 0.02 and 1.65.
 MIN_LOGVAR, MAX_LOGVAR = -8.0, 1.0
 
@@ -49,6 +52,8 @@ class RecordEncoder(nn.Module):
             attention_probs_dropout_prob=0.0,
         )
         self.bert = BertModel(config, add_pooling_layer=False)
+        self.bert.set_attn_implementation(TIME_MAJOR)
+        self.precision = torch.float32
         self.summary = nn.Parameter(torch.randn(1, 1, size.width) * 0.02)
         self.mix = nn.Linear(num_slots * size.width, 2 * size.width)
         self.posterior = nn.Linear(3 * size.width, 2 * latent_dim)
@@ -57,7 +62,9 @@ class RecordEncoder(nn.Module):
         """Mean and log-variance of the posterior, each of shape [B, D]."""
         batch = embeddings_BTE.shape[0]
         inputs = torch.cat([self.summary.expand(batch, -1, -1), embeddings_BTE], dim=1)
-        states = self.bert(inputs_embeds=inputs).last_hidden_state
-        mixed = nn.functional.gelu(self.mix(states[:, 1:].flatten(1)))
-        mean, logvar = self.posterior(torch.cat([states[:, 0], mixed], dim=1)).chunk(2, dim=1)
+        with autocast(inputs.device, self.precision):
+            states = self.bert(inputs_embeds=inputs).last_hidden_state
+            mixed = nn.functional.gelu(self.mix(states[:, 1:].flatten(1)))
+        summary = torch.cat([states[:, 0].float(), mixed.float()], dim=1)
+        mean, logvar = self.posterior(summary).chunk(2, dim=1)
         return mean, logvar.clamp(MIN_LOGVAR, MAX_LOGVAR)

@@ -57,6 +57,11 @@ class TextVae(nn.Module):
             size.encoder, num_slots=len(grammar), latent_dim=size.latent_dim
         )
 
+    def use_precision(self, precision: torch.dtype) -> TextVae:
+        """Multiply the matrices of encoder and decoder in `precision` from now on."""
+        self.encoder.precision = self.decoder.precision = precision
+        return self
+
     def posterior(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each of shape [B, D]."""
         return self.encoder(self.decoder.embeddings(ids_BT))

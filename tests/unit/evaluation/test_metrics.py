@@ -1,6 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from sdmetrics.column_pairs import ContingencySimilarity
 from sdmetrics.reports.single_table.quality_report import QualityReport
 
 from difflm_core.data.schema import ColumnKind
@@ -51,7 +52,38 @@ def test_errors_equal_the_sdmetrics_report() -> None:
     ours = shape_and_trend(p)
     theirs = report.get_properties().set_index("Property")["Score"]
     assert ours[0] == pytest.approx(100 * (1 - theirs["Column Shapes"]), abs=1e-9)
-    assert ours[1] == pytest.approx(100 * (1 - theirs["Column Pair Trends"]), abs=1e-9)
+    pairs = trend_errors(p, p.synthetic, 0)
+    report_trend = mean_error([pair.report_error for pair in pairs])
+    assert report_trend == pytest.approx(100 * (1 - theirs["Column Pair Trends"]), abs=1e-9)
+
+
+def test_the_trend_error_of_numbers_is_that_of_the_sdmetrics_metric() -> None:
+    p = prepare_people(make_people(300, 7))
+    real, synthetic = p.frame(p.train), p.frame(p.synthetic)
+    mixed = [q for q in trend_errors(p, p.synthetic, 0) if p.roles[q.first] != p.roles[q.second]]
+    assert mixed
+    for pair in mixed:
+        names = [pair.first, pair.second]
+        numbers = [n for n in names if p.roles[n] is Role.NUMERICAL]
+        score = ContingencySimilarity.compute(
+            real[names].copy(), synthetic[names].copy(), continuous_column_names=numbers
+        )
+        assert pair.trend_error == pytest.approx(100 * (1 - score), abs=1e-9)
+
+
+def test_one_extreme_value_does_not_spoil_the_trend_error() -> None:
+    people = make_people(400, 1)
+    incomes = people.column("income").to_numpy().copy()
+    incomes[0] = 1e7  # one row in 400
+    p = prepare_people(people.set_column(1, "income", pa.array(incomes)))
+    pairs = [q for q in trend_errors(p, p.synthetic, 0) if "income" in (q.first, q.second)]
+    mixed = [q for q in pairs if q.metric == "ContingencySimilarity"]
+    assert mixed
+    for pair in mixed:
+        assert pair.trend_error is not None
+        assert pair.trend_error <= 100 / 400 + 1e-9
+        assert pair.report_error is not None
+        assert pair.report_error > 50
 
 
 def test_fresh_real_rows_cannot_be_told_apart_but_shuffled_ones_can() -> None:

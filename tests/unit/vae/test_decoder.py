@@ -62,6 +62,23 @@ def test_the_probabilities_of_all_records_sum_to_one():
     assert float((-nll).exp().sum()) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["soft_prompt", "kv_memory", "input_embedding"])
+def test_bfloat16_gives_nearly_the_same_likelihood_and_gradient(mode):
+    found = []
+    for precision in (torch.float32, torch.bfloat16):
+        decoder, grammar = small_decoder(mode)
+        torch.nn.init.normal_(decoder.injector.output.weight, std=0.3)
+        decoder.precision = precision
+        nll = decoder(rows_of(grammar, 64), latents(64))
+        nll.mean().backward()
+        assert nll.dtype is torch.float32
+        found.append((nll.detach(), decoder.embeddings.weight.grad.flatten()))
+    (nll, gradient), (nll_16, gradient_16) = found
+    assert not torch.equal(nll, nll_16)
+    torch.testing.assert_close(nll_16, nll, rtol=0.03, atol=0.5)
+    assert float(torch.cosine_similarity(gradient, gradient_16, dim=0)) > 0.99
+
+
 def test_idle_slots_cost_nothing():
     decoder, grammar = small_decoder()
     ids = rows_of(grammar, 64)
