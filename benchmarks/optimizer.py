@@ -23,6 +23,7 @@ from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
 from difflm_core.vae.training import hidden_matrices, score_language_model
 
 VALID_ROWS = 3000
+DROPOUT = 0.1
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def main() -> None:
             batch_rows=config.batch_rows,
             seed=0,
         )
-        vae = build_vae(config, codec, seed=0)
+        vae = build_vae(config, codec, seed=0, dropout=DROPOUT)
         optimizers = build_optimizers(
             vae,
             hidden_matrices(vae) if name == "Muon" else [],

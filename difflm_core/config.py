@@ -160,8 +160,12 @@ class VaeConfig(Section):
     num_layers: int = Field(default=3, ge=1, description="Blocks of the decoder, in layers.")
     num_heads: int = Field(default=4, ge=1, description="Attention heads of each block, in heads.")
     encoder_layers: int = Field(default=1, ge=1, description="Blocks of the encoder, in layers.")
-    dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="Dropout rate of the decoder, from 0 to 1."
+    dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Dropout rate of the decoder. null: 0.01 for each time that training may read "
+        "the table, at most 0.3.",
     )
     latent_dim: int = Field(default=16, ge=1, description="Size of the latent, in dimensions.")
     num_prompts: int = Field(

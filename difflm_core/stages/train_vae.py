@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from difflm_core.vae.model import TextVae
     from difflm_core.vae.training import VaeRecipe
 
+DROPOUT_PER_PASS = 0.01
+MAX_DROPOUT = 0.3
+
 
 def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoint:
     """Train the language model on the records, then encoder and latent with it."""
@@ -40,7 +43,10 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
         shards["valid"], codec, max_rows=cfg.valid_rows, seed=ctx.seed, purpose="valid"
     )
     device = choose_device(ctx.runtime.device)
-    vae = build_vae(cfg, codec, ctx.seed).to(device)
+    dropout = cfg.dropout
+    if dropout is None:
+        dropout = choose_dropout(cfg.max_tokens, batches.num_rows * len(codec.grammar))
+    vae = build_vae(cfg, codec, ctx.seed, dropout).to(device)
     vae.use_precision(choose_precision(ctx.runtime.precision, device))
     checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
     report = train_text_vae(
@@ -67,7 +73,13 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
     return ctx.finish(VaeCheckpoint, **dataclasses.asdict(report))
 
 
-def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int) -> TextVae:
+def choose_dropout(max_tokens: int, table_tokens: int) -> float:
+    """Dropout by how often training may read the table (docs/adr/0016)."""
+    passes = max_tokens / max(1, table_tokens)
+    return round(min(MAX_DROPOUT, DROPOUT_PER_PASS * passes), 3)
+
+
+def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int, dropout: float = 0.0) -> TextVae:
     """The untrained text-VAE of a configuration, with ordered embeddings for numbers."""
     import torch
 
@@ -78,7 +90,7 @@ def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int) -> TextVae:
 
     torch.manual_seed(seed_of(seed, "weights"))
     size = VaeSize(
-        decoder=DecoderSize(cfg.width, cfg.num_layers, cfg.num_heads, cfg.dropout),
+        decoder=DecoderSize(cfg.width, cfg.num_layers, cfg.num_heads, dropout),
         encoder=EncoderSize(cfg.width, cfg.encoder_layers, cfg.num_heads, 2 * cfg.width),
         latent_dim=cfg.latent_dim,
         num_prompts=cfg.num_prompts,
