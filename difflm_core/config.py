@@ -176,6 +176,11 @@ class VaeConfig(Section):
         description="How the latent reaches the decoder: as prompts in front of the record, as "
         "keys and values in every layer, or added to every token.",
     )
+    hide_target: bool = Field(
+        default=True,
+        description="Whether the encoder reads a record without its target (`data.target`), so "
+        "that the decoder learns to tell the target from the record and not from the latent.",
+    )
     batch_rows: int = Field(default=256, ge=1, description="Records in one training step, in rows.")
     max_tokens: int = Field(
         default=12_000_000,

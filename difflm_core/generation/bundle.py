@@ -43,6 +43,7 @@ def load_vae(
     data = _read_json(directory / "vae.json")
     data["decoder"] = DecoderSize(**data["decoder"])
     data["encoder"] = EncoderSize(**data["encoder"])
+    data["hidden_slots"] = tuple(data["hidden_slots"])
     vae = TextVae(VaeSize(**data), codec.grammar)
     load_model(vae, directory / "vae.safetensors")
     return vae.to(device).use_precision(precision).eval()

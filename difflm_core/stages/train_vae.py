@@ -95,11 +95,20 @@ def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int, dropout: float = 0.
         latent_dim=cfg.latent_dim,
         num_prompts=cfg.num_prompts,
         injection=cfg.injection,
+        hidden_slots=target_slots(codec) if cfg.hide_target else (),
     )
     vae = TextVae(size, codec.grammar)
     generator = torch.Generator().manual_seed(seed_of(seed, "order"))
     order_embeddings(vae.decoder.embeddings, codec.vocab_order, codec.grammar, generator)
     return vae
+
+
+def target_slots(codec: RecordCodec) -> tuple[int, ...]:
+    """Slots of the target column; none if the record has no other column."""
+    target = codec.schema.target
+    column = codec.schema.names.index(target) if target else -1
+    slots = [slot for slot, owner in enumerate(codec.slot_column) if owner == column]
+    return tuple(slots) if len(slots) < len(codec.grammar) else ()
 
 
 def recipe_of(cfg: VaeConfig) -> VaeRecipe:

@@ -27,6 +27,7 @@ class VaeSize:
         latent_dim: Dimensions of the latent.
         num_prompts: Soft prompts (or memories) that carry the latent.
         injection: How the latent reaches the decoder.
+        hidden_slots: Slots that the encoder does not see.
     """
 
     decoder: DecoderSize
@@ -34,10 +35,13 @@ class VaeSize:
     latent_dim: int
     num_prompts: int
     injection: InjectionMode = "soft_prompt"
+    hidden_slots: tuple[int, ...] = ()
 
 
 class TextVae(nn.Module):
     """A record's posterior q(z | x), and its likelihood p(x | z)."""
+
+    seen_T1: Tensor
 
     def __init__(self, size: VaeSize, grammar: Grammar) -> None:
         """Build encoder, injector and decoder with random weights."""
@@ -56,6 +60,9 @@ class TextVae(nn.Module):
         self.encoder = RecordEncoder(
             size.encoder, num_slots=len(grammar), latent_dim=size.latent_dim
         )
+        seen_T1 = torch.ones(len(grammar), 1)
+        seen_T1[list(size.hidden_slots)] = 0.0
+        self.register_buffer("seen_T1", seen_T1, persistent=False)
 
     def use_precision(self, precision: torch.dtype) -> TextVae:
         """Multiply the matrices of encoder and decoder in `precision` from now on."""
@@ -64,7 +71,7 @@ class TextVae(nn.Module):
 
     def posterior(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each of shape [B, D]."""
-        return self.encoder(self.decoder.embeddings(ids_BT))
+        return self.encoder(self.decoder.embeddings(ids_BT) * self.seen_T1)
 
     def forward(self, ids_BT: Tensor, noise_BD: Tensor | None) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood [B] and KL of each dimension [B, D], in nats.
