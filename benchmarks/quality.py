@@ -61,8 +61,8 @@ INTRODUCTION = """# Quality of the synthetic tables
 
 Default settings, `strict` scorer; mean and standard deviation over three generation seeds. Made
 by `python benchmarks/quality.py TABLE --data DATA`. Utility: XGBoost trained on synthetic and
-tested on real rows, AUC (Beijing: RMSE). The trend error bins numbers by the real column, SDMetrics'
-QualityReport each table by itself
+tested on real rows, AUC (Beijing: RMSE). The trend error bins numbers by the real column, the
+QualityReport of SDMetrics each table by itself
 ([decision](../../docs/adr/0014-trend-error-with-the-real-bins.md)). Two-sample AUC: XGBoost,
 cross-validated; .5 cannot be told from real rows.
 
