@@ -121,4 +121,4 @@ class _Generate:
         return generate_shard
 
 
-STAGE = Stage(generate, version=1)
+STAGE = Stage(generate, version=2)
