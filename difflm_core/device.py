@@ -8,6 +8,8 @@ import torch
 
 from difflm_core.errors import ConfigError
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 def choose_device(name: str) -> torch.device:
     """The device called `name`; `auto` takes a GPU if there is one.
@@ -32,10 +34,15 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The type called `name`; `auto` takes bfloat16 where the processor multiplies it natively.
 
     Elsewhere bfloat16 is emulated, and several times slower than float32.
+
+    Raises:
+        ConfigError: there is no such precision.
     """
     if name == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if name not in PRECISIONS:
+        raise ConfigError(f"precision {name!r}: expected auto, {' or '.join(PRECISIONS)}.")
+    return PRECISIONS[name]
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:

@@ -2,8 +2,7 @@
 
 First the language model alone learns to write records, until validation stops improving; then
 encoder and injection join it, with zero effect at first, and all train together while the learning
-rate falls to zero. One phase for everything leaves both the language
-model and the latents worse.
+rate falls to zero. One phase for everything leaves both the language model and the latents worse.
 
 Shape legend: B batch, N rows, T slots, D latent.
 """
@@ -67,8 +66,7 @@ class VaeReport:
         reconstruction: Negative log-likelihood given the posterior's latent.
         kl: KL divergence of the posterior from the prior.
         active_dims: Latent dimensions in use.
-        language_model: Negative log-likelihood of the language model alone, at the end of its
-            phase.
+        language_model: Negative log-likelihood of the language model alone, at its best.
         num_steps: Steps trained.
     """
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from difflm_core.device import autocast, choose_precision
+from difflm_core.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -18,6 +19,12 @@ def test_a_processor_that_says_nothing_of_bfloat16_computes_in_float32(monkeypat
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert choose_precision("auto", CPU) is torch.float32
     assert choose_precision("bfloat16", CPU) is torch.bfloat16
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(ConfigError) as error:
+        choose_precision("half", CPU)
+    assert str(error.value) == "precision 'half': expected auto, float32 or bfloat16."
 
 
 @pytest.mark.parametrize("native", [True, False])
