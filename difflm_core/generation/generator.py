@@ -228,7 +228,7 @@ def even_normals(count: int, dim: int, generator: torch.Generator) -> Tensor:
     """
     seed = int(torch.randint(2**31, (), generator=generator))
     sobol = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
-    # Half a step of the sequence from 0 and 1, where the normal quantile is infinite.
+    # Away from 0 and 1, where the normal quantile is infinite, by less than a step of the sequence.
     uniform_BD = sobol.draw(count, dtype=torch.float64).clamp(2.0**-32, 1 - 2.0**-32)
     return torch.special.ndtri(uniform_BD).float()
 
