@@ -23,7 +23,6 @@ from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
 from difflm_core.vae.training import hidden_matrices, score_language_model
 
 VALID_ROWS = 3000
-DROPOUT = 0.1
 
 
 def main() -> None:
@@ -37,7 +36,7 @@ def main() -> None:
     records = to_canonical(table, schema).combine_chunks()
     valid, train = records.slice(0, VALID_ROWS), records.slice(VALID_ROWS)
     codec = RecordCodec.fit(schema, train)
-    config = VaeConfig()
+    config = VaeConfig(dropout=0.1)
     valid_ids = fixed_ids(
         [RecordShard(valid.num_rows, lambda: valid)],
         codec,
@@ -54,7 +53,7 @@ def main() -> None:
             batch_rows=config.batch_rows,
             seed=0,
         )
-        vae = build_vae(config, codec, seed=0, dropout=DROPOUT)
+        vae = build_vae(config, codec, seed=0, num_rows=train.num_rows)
         optimizers = build_optimizers(
             vae,
             hidden_matrices(vae) if name == "Muon" else [],

@@ -25,7 +25,7 @@ from tables import TABLES, prepare
 from difflm_core.artifacts import Corpus, GeneratorBundle, Latents, SyntheticData, VaeCheckpoint
 from difflm_core.config import GenerateConfig, RunConfig, VaeConfig
 from difflm_core.config_file import build_config
-from difflm_core.device import choose_device, choose_precision
+from difflm_core.device import choose_compute
 from difflm_core.evaluation import evaluate
 from difflm_core.generation.bundle import load_generator, load_vae
 from difflm_core.generation.calibration import calibrate
@@ -174,14 +174,13 @@ def _generate(bundle: GeneratorBundle, config: RunConfig, seed: int, folder: Pat
 def _ablations(
     config: RunConfig, made: dict[Any, Any], scorer: _Scorer, folder: Path
 ) -> dict[str, list[dict[str, Any]]]:
-    device = choose_device(config.runtime.device)
-    precision = choose_precision(config.runtime.precision, device)
+    compute = choose_compute(config.runtime.device, config.runtime.precision)
     with made[GeneratorBundle].local() as path:
-        full = load_generator(path, device, precision).vae
+        full = load_generator(path, compute).vae
     alone = _train_alone(config, made[Corpus], folder)
     codec = load_codec(alone)
     with alone.local() as path:
-        language_model = load_vae(path, codec, device, precision)
+        language_model = load_vae(path, codec, compute)
     sources: dict[str, tuple[TextVae, LatentSource]] = {
         "posterior": (full, _posterior_latents(made[Latents])),
         "prior": (full, prior_latents(config.vae.latent_dim)),

@@ -28,7 +28,7 @@ from difflm_core.config_file import build_config
 from difflm_core.data.schema import Schema
 from difflm_core.data.source_form import to_dataframe
 from difflm_core.data.writers import RecordWriter
-from difflm_core.device import choose_device, choose_precision
+from difflm_core.device import choose_compute
 from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
 from difflm_core.generation import generator as generation
 from difflm_core.generation.bundle import load_generator
@@ -127,9 +127,9 @@ class DiffLM:
         ):
             uri = inside
         bundle = GeneratorBundle.open(uri, verify=True)
-        where = choose_device(device)
+        compute = choose_compute(device, precision)
         with bundle.local() as folder:
-            generator = load_generator(folder, where, choose_precision(precision, where))
+            generator = load_generator(folder, compute)
         return cls(bundle, generator)
 
     def save_pretrained(self, path: str | Path) -> None:

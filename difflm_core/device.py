@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 
 from difflm_core.errors import ConfigError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where tensors live, and the type in which the text-VAE multiplies matrices."""
+
+    device: torch.device
+    precision: torch.dtype = torch.float32
+
+
+def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
+    """What `runtime.device` and `runtime.precision` mean on this machine.
+
+    Raises:
+        ConfigError: this machine has no such device, or there is no such precision.
+    """
+    chosen = choose_device(device)
+    return Compute(chosen, choose_precision(precision, chosen))
 
 
 def choose_device(name: str) -> torch.device:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_model
 
 from difflm_core.codec.records import RecordCodec
+from difflm_core.device import Compute
 from difflm_core.diffusion.model import DenoiserSize, LatentDiffusion, SamplerOptions
 from difflm_core.generation.generator import Generator, diffusion_latents
 from difflm_core.vae.decoder import DecoderSize
@@ -33,12 +34,7 @@ def save_vae(vae: TextVae, directory: Path) -> None:
     save_model(vae, str(directory / "vae.safetensors"))
 
 
-def load_vae(
-    directory: Path,
-    codec: RecordCodec,
-    device: torch.device,
-    precision: torch.dtype = torch.float32,
-) -> TextVae:
+def load_vae(directory: Path, codec: RecordCodec, compute: Compute) -> TextVae:
     """Inverse of `save_vae`, for the records of `codec`; in eval mode."""
     data = _read_json(directory / "vae.json")
     data["decoder"] = DecoderSize(**data["decoder"])
@@ -46,7 +42,7 @@ def load_vae(
     data["hidden_slots"] = tuple(data["hidden_slots"])
     vae = TextVae(VaeSize(**data), codec.grammar)
     load_model(vae, directory / "vae.safetensors")
-    return vae.to(device).use_precision(precision).eval()
+    return vae.to(compute.device).use_precision(compute.precision).eval()
 
 
 def save_diffusion(diffusion: LatentDiffusion, sampler: SamplerOptions, directory: Path) -> None:
@@ -64,13 +60,11 @@ def load_diffusion(directory: Path, device: torch.device) -> tuple[LatentDiffusi
     return diffusion.to(device).eval(), SamplerOptions(**data["sampler"])
 
 
-def load_generator(
-    directory: Path, device: torch.device, precision: torch.dtype = torch.float32
-) -> Generator:
+def load_generator(directory: Path, compute: Compute) -> Generator:
     """Load a complete generator from the payload of a `GeneratorBundle`."""
     codec = RecordCodec.load(directory / CODEC_FOLDER)
-    vae = load_vae(directory, codec, device, precision)
-    diffusion, sampler = load_diffusion(directory, device)
+    vae = load_vae(directory, codec, compute)
+    diffusion, sampler = load_diffusion(directory, compute.device)
     bias_V = load_file(directory / CALIBRATION_FILE)["bias"]
     return Generator(vae, codec, diffusion_latents(diffusion, sampler), bias_V)
 

@@ -77,14 +77,13 @@ class _Encode:
     def __call__(self) -> ShardWorker:
         import pyarrow.parquet as pq
 
-        from difflm_core.device import choose_device, choose_precision
+        from difflm_core.device import choose_compute
         from difflm_core.generation.bundle import load_vae
 
         codec = load_codec(self.checkpoint)
-        device = choose_device(self.runtime.device)
-        precision = choose_precision(self.runtime.precision, device)
+        compute = choose_compute(self.runtime.device, self.runtime.precision)
         with self.checkpoint.local() as folder:
-            vae = load_vae(folder, codec, device, precision)
+            vae = load_vae(folder, codec, compute)
 
         def encode(shard: Shard, on_rows: OnRows) -> None:
             records = read_parquet(shard.payload["records"])

@@ -90,7 +90,7 @@ class _Generate:
 
     def __call__(self) -> ShardWorker:
         from difflm_core.data.writers import RecordWriter
-        from difflm_core.device import choose_device, choose_precision
+        from difflm_core.device import choose_compute
         from difflm_core.generation.bundle import load_generator
         from difflm_core.generation.generator import SamplingOptions
 
@@ -98,10 +98,9 @@ class _Generate:
         options = SamplingOptions(
             self.seed, cfg.temperature, cfg.top_p, cfg.batch_rows, cfg.max_attempts
         )
-        device = choose_device(self.runtime.device)
+        compute = choose_compute(self.runtime.device, self.runtime.precision)
         with self.bundle.local() as folder:
-            precision = choose_precision(self.runtime.precision, device)
-            generator = load_generator(folder, device, precision)
+            generator = load_generator(folder, compute)
 
         def generate_shard(shard: Shard, on_rows: OnRows) -> None:
             rejections: Rejections = Counter()

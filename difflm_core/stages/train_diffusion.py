@@ -29,7 +29,7 @@ def train_diffusion(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from difflm_core.device import choose_device, choose_precision
+    from difflm_core.device import choose_compute
     from difflm_core.diffusion.model import DenoiserSize, LatentDiffusion, SamplerOptions
     from difflm_core.diffusion.training import (
         DiffusionRecipe,
@@ -59,8 +59,8 @@ def train_diffusion(
     size = DenoiserSize(len(scaler.mean), cfg.width, cfg.num_blocks)
     diffusion = LatentDiffusion(size)
     diffusion.scaler = scaler
-    device = choose_device(ctx.runtime.device)
-    diffusion.to(device)
+    compute = choose_compute(ctx.runtime.device, ctx.runtime.precision)
+    diffusion.to(compute.device)
     checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
     result = train_latent_diffusion(
         diffusion,
@@ -88,8 +88,7 @@ def train_diffusion(
     num_training = sum(entry.rows or 0 for entry in latents.files("train", ".parquet"))
     codec = load_codec(vae)
     with vae.local() as folder:
-        precision = choose_precision(ctx.runtime.precision, device)
-        decoder = load_vae(folder, codec, device, precision)
+        decoder = load_vae(folder, codec, compute)
     bias_V = calibrate(
         decoder,
         codec.grammar,

@@ -27,7 +27,7 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
     """Train the language model on the records, then encoder and latent with it."""
     import dataclasses
 
-    from difflm_core.device import choose_device, choose_precision
+    from difflm_core.device import choose_compute
     from difflm_core.generation.bundle import save_vae
     from difflm_core.training import LoopOptions
     from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
@@ -42,12 +42,9 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
     valid = fixed_ids(
         shards["valid"], codec, max_rows=cfg.valid_rows, seed=ctx.seed, purpose="valid"
     )
-    device = choose_device(ctx.runtime.device)
-    dropout = cfg.dropout
-    if dropout is None:
-        dropout = choose_dropout(cfg.max_tokens, batches.num_rows * len(codec.grammar))
-    vae = build_vae(cfg, codec, ctx.seed, dropout).to(device)
-    vae.use_precision(choose_precision(ctx.runtime.precision, device))
+    compute = choose_compute(ctx.runtime.device, ctx.runtime.precision)
+    vae = build_vae(cfg, codec, ctx.seed, batches.num_rows).to(compute.device)
+    vae.use_precision(compute.precision)
     checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
     report = train_text_vae(
         vae,
@@ -79,8 +76,15 @@ def choose_dropout(max_tokens: int, table_tokens: int) -> float:
     return round(min(MAX_DROPOUT, DROPOUT_PER_PASS * passes), 3)
 
 
-def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int, dropout: float = 0.0) -> TextVae:
-    """The untrained text-VAE of a configuration, with ordered embeddings for numbers."""
+def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int, num_rows: int) -> TextVae:
+    """The untrained text-VAE of a configuration, with ordered embeddings for numbers.
+
+    Args:
+        cfg: Its size, and its dropout.
+        codec: Of the records.
+        seed: Seed of the run.
+        num_rows: Training records, by which the dropout is chosen where none is given.
+    """
     import torch
 
     from difflm_core.seeds import seed_of
@@ -89,6 +93,9 @@ def build_vae(cfg: VaeConfig, codec: RecordCodec, seed: int, dropout: float = 0.
     from difflm_core.vae.model import TextVae, VaeSize
 
     torch.manual_seed(seed_of(seed, "weights"))
+    dropout = cfg.dropout
+    if dropout is None:
+        dropout = choose_dropout(cfg.max_tokens, num_rows * len(codec.grammar))
     size = VaeSize(
         decoder=DecoderSize(cfg.width, cfg.num_layers, cfg.num_heads, dropout),
         encoder=EncoderSize(cfg.width, cfg.encoder_layers, cfg.num_heads, 2 * cfg.width),

@@ -14,6 +14,7 @@ from difflm_core.data import writers
 from difflm_core.data.identifiers import IdentifierPattern
 from difflm_core.data.schema import Column, ColumnKind, Schema
 from difflm_core.data.writers import RecordWriter
+from difflm_core.device import Compute
 from difflm_core.errors import DataError, StageError
 from difflm_core.generation.bundle import load_generator
 from difflm_core.generation.generator import (
@@ -31,7 +32,7 @@ OPTIONS = SamplingOptions(seed=3, batch_rows=20, max_attempts=300)
 
 @pytest.fixture(scope="module")
 def generator(people_run):
-    return load_generator(people_run / "generator", torch.device("cpu"))
+    return load_generator(people_run / "generator", Compute(torch.device("cpu")))
 
 
 def rows(generator, num_rows, options=OPTIONS, **more):

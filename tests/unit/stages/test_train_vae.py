@@ -39,7 +39,7 @@ def test_the_encoder_does_not_see_the_target():
     other_target[:, list(slots)] += 1
     other_age[:, 0] += 1
     for hidden in (True, False):
-        vae = build_vae(config.model_copy(update={"hide_target": hidden}), codec, 0)
+        vae = build_vae(config.model_copy(update={"hide_target": hidden}), codec, 0, 100)
         with torch.inference_mode():
             mean, same, changed = (vae.posterior(x)[0] for x in (ids, other_target, other_age))
         assert torch.equal(mean, same) == hidden
