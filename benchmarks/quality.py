@@ -29,6 +29,7 @@ from difflm_core.device import choose_compute
 from difflm_core.evaluation import evaluate
 from difflm_core.generation.bundle import load_generator, load_vae
 from difflm_core.generation.calibration import calibrate
+from difflm_core.generation.even import even_normals
 from difflm_core.generation.generator import (
     Generator,
     LatentSource,
@@ -206,9 +207,11 @@ def _posterior_latents(latents: Latents) -> LatentSource:
     mean = torch.cat([part.mean for part in parts])
     std = torch.cat([part.std for part in parts])
 
-    def sample(count: int, generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(mean), (count,), generator=generator)
-        noise = torch.randn(count, mean.shape[1], generator=generator)
+    def sample(count: int, *, seed: int, first: int) -> torch.Tensor:
+        # Each record about as often as any other, as the other sources are even, too.
+        order = torch.randperm(len(mean), generator=torch.Generator().manual_seed(seed))
+        rows = order[torch.arange(first, first + count) % len(mean)]
+        noise = even_normals(count, mean.shape[1], seed=seed, first=first)
         return LatentBatch(mean[rows], std[rows]).sample(noise)
 
     return sample

@@ -129,8 +129,7 @@ class LoopState:
         phase: Index of the phase.
         phase_start: Step at which it began.
         best_score: Lowest score so far; None before the first.
-        best_step: Step of that evaluation.
-        waited: Evaluations since then.
+        waited: Evaluations since that one.
         history: Every evaluation: its step and metrics.
     """
 
@@ -138,7 +137,6 @@ class LoopState:
     phase: int = 0
     phase_start: int = 0
     best_score: float | None = None
-    best_step: int = 0
     waited: int = 0
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
@@ -302,7 +300,7 @@ class TrainingLoop:
             state.waited += 1
             # A score that is not a number never counts as the best.
             if math.isfinite(score) and (state.best_score is None or score < state.best_score):
-                state.best_score, state.best_step, state.waited = score, state.step, 0
+                state.best_score, state.waited = score, 0
                 self.best = [average.clone() for average in self.ema.average]
         return dict(metrics)
 

@@ -24,7 +24,7 @@ from difflm_core.vae.model import TextVae
 # The rows' noise stays in the bias, so there are as many as a large table has. Batches keep the
 # memory small, and their biases are averaged.
 CALIBRATION_ROWS = 8192
-NUM_BATCHES = 4
+NUM_BATCHES = 8
 # A slot that fewer rows reach is left alone: its shares would be noise.
 MIN_LIVE_ROWS = 256
 NUM_ITERATIONS = 12
@@ -96,7 +96,11 @@ def calibrate(
     for batch in range(NUM_BATCHES):
         generator = torch.Generator().manual_seed(seed_of(seed, "calibration", batch))
         calibration = MarginalCalibration(grammar, token_share)
-        z_BD = latents(CALIBRATION_ROWS, generator)
+        z_BD = latents(
+            CALIBRATION_ROWS,
+            seed=seed_of(seed, "calibration"),
+            first=batch * CALIBRATION_ROWS,
+        )
         decode_tokens(vae.decoder, z_BD, CALIBRATION_ROWS, generator, adjust=calibration)
         biases.append(calibration.bias_V)
     return torch.stack(biases).mean(dim=0)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from difflm_core.generation.even import even_tokens
 from difflm_core.vae.attention import TimeMajorLayer
 from difflm_core.vae.decoder import RecordDecoder
 
 # Changes the logits [B, S] of a slot, given its index and which rows [B] reach it.
 Adjustment = Callable[[int, Tensor, Tensor], Tensor]
-GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @torch.inference_mode()
@@ -93,43 +93,11 @@ def _sample(
     temperature: float,
     top_p: float,
 ) -> Tensor:
-    """Draw one token per row by inverting its distribution function at a uniform number."""
-    probabilities = torch.softmax(logits_BS.float() / temperature, dim=1)
+    """Draw one token per row."""
+    probabilities_BS = torch.softmax(logits_BS.float() / temperature, dim=1)
     if top_p < 1.0:
-        probabilities = _nucleus(probabilities, top_p)
-    cumulative = probabilities.cumsum(dim=1)
-    # The lower a row's distribution function, the later its tokens: a cheap expected position.
-    position_B = torch.where(live_B, cumulative.sum(dim=1), -1.0)
-    uniform_B = even_uniforms(position_B, generator)
-    # Scaled by the total, so that rounding can never point past the last token.
-    point = uniform_B[:, None] * cumulative[:, -1:]
-    chosen_B = torch.searchsorted(cumulative, point, right=True).squeeze(1)
-    return chosen_B.clamp_(max=logits_BS.shape[1] - 1)
-
-
-def even_uniforms(position_B: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform numbers, one per row, spread evenly among rows of like position.
-
-    Each number alone is uniform, so every row follows its own distribution; but rows that are
-    neighbours in `position_B` get numbers far from each other (a golden-ratio sequence with a
-    random shift), so that a batch represents the learned distribution with less noise than
-    independent rows would. Source: array-RQMC, L'Ecuyer, Lécot and Tuffin 2008 (Operations
-    Research 56).
-
-    Args:
-        position_B: What to order rows by.
-        generator: Draws the shift (CPU).
-
-    Returns:
-        Numbers in [0, 1), shape [B], float32.
-    """
-    batch = position_B.shape[0]
-    shift = torch.rand((), generator=generator, dtype=torch.float64)
-    sequence = (torch.arange(batch, dtype=torch.float64) * GOLDEN_RATIO + shift).frac()
-    uniform_B = torch.empty(batch, dtype=torch.float32, device=position_B.device)
-    order_B = position_B.argsort(stable=True)
-    uniform_B[order_B] = sequence.float().to(position_B.device).clamp_(max=1 - 2**-24)
-    return uniform_B
+        probabilities_BS = _nucleus(probabilities_BS, top_p)
+    return even_tokens(probabilities_BS, live_B, generator)
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

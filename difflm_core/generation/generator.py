@@ -7,9 +7,9 @@ one thread; so neither the number of threads nor that of workers changes a row.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc_module
@@ -22,6 +22,7 @@ from difflm_core.data.schema import ColumnKind, Schema
 from difflm_core.diffusion.model import LatentDiffusion, SamplerOptions
 from difflm_core.errors import StageError
 from difflm_core.generation.decode import decode_tokens
+from difflm_core.generation.even import even_normals
 from difflm_core.seeds import numpy_generator, seed_of
 from difflm_core.threads import map_in_order
 from difflm_core.vae.model import TextVae
@@ -32,8 +33,17 @@ pc: Any = pc_module
 BLANK = "blank, or a spelling of missing"
 ZERO_BYTE = "holds a zero byte"
 Rejections = Counter[tuple[str, str]]
-# Latents of a batch: shape [B, D] from (B, generator); None decodes without latents.
-LatentSource = Callable[[int, torch.Generator], Tensor | None]
+
+
+class LatentSource(Protocol):
+    """Where latents come from."""
+
+    def __call__(self, count: int, *, seed: int, first: int) -> Tensor | None:
+        """Latents [B, D] of the rows `first .. first + count - 1` of the table of `seed`.
+
+        None decodes without latents.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,10 @@ class Generator:
         for attempt in range(options.max_attempts):
             draw = (begin, attempt)
             torch_generator = torch.Generator().manual_seed(seed_of(options.seed, "rows", *draw))
-            z_BD = self.latents(missing, torch_generator)
+            if attempt == 0:
+                z_BD = self.latents(missing, seed=seed_of(options.seed, "latents"), first=begin)
+            else:  # other latents for what was rejected
+                z_BD = self.latents(missing, seed=seed_of(options.seed, "latents", *draw), first=0)
             ids_BT = decode_tokens(
                 self.vae.decoder,
                 z_BD,
@@ -199,40 +212,26 @@ def without_unwritable_texts(
 def diffusion_latents(diffusion: LatentDiffusion, options: SamplerOptions) -> LatentSource:
     """Latents from the diffusion: the generator's usual source."""
 
-    def sample(count: int, generator: torch.Generator) -> Tensor:
-        noise_BD = even_normals(count, diffusion.size.latent_dim, generator)
+    def latents(count: int, *, seed: int, first: int) -> Tensor:
+        noise_BD = even_normals(count, diffusion.size.latent_dim, seed=seed, first=first)
         return diffusion.sample(noise_BD.to(diffusion.mean.device), options)
 
-    return sample
+    return latents
 
 
 def prior_latents(latent_dim: int) -> LatentSource:
     """Latents from the Gaussian prior, as a plain VAE samples; for ablation."""
-    return lambda count, generator: even_normals(count, latent_dim, generator)
 
+    def latents(count: int, *, seed: int, first: int) -> Tensor:
+        return even_normals(count, latent_dim, seed=seed, first=first)
 
-def even_normals(count: int, dim: int, generator: torch.Generator) -> Tensor:
-    """Standard normal noise of a batch, spread evenly over its rows.
-
-    Each row alone is standard normal; together they are a scrambled Sobol sequence, which
-    represents the distribution with less error than independent rows (Owen 1998, "Scrambling
-    Sobol' and Niederreiter-Xing points"). The tokens of a batch are even too (`decode.py`).
-
-    Args:
-        count: Rows, B.
-        dim: Dimensions, D.
-        generator: Draws the scrambling (CPU).
-
-    Returns:
-        Noise of shape [B, D], float32.
-    """
-    seed = int(torch.randint(2**31, (), generator=generator))
-    sobol = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
-    # Away from 0 and 1, where the normal quantile is infinite, by less than a step of the sequence.
-    uniform_BD = sobol.draw(count, dtype=torch.float64).clamp(2.0**-32, 1 - 2.0**-32)
-    return torch.special.ndtri(uniform_BD).float()
+    return latents
 
 
 def no_latents() -> LatentSource:
     """No latents: the language model alone; for ablation."""
-    return lambda count, generator: None
+
+    def latents(count: int, *, seed: int, first: int) -> None:
+        del count, seed, first
+
+    return latents

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from difflm_core import storage
-from difflm_core.artifacts import WORK_FOLDER, GeneratorBundle, Latents, VaeCheckpoint
+from difflm_core.artifacts import GeneratorBundle, Latents, VaeCheckpoint
 from difflm_core.config import DiffusionConfig
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import SCALER_FILE, load_codec, shard_readers
+from difflm_core.stages.loop import checkpoint_file, loop_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,6 @@ def train_diffusion(
     from difflm_core.generation.generator import diffusion_latents
     from difflm_core.latents import LatentBatch, LatentScaler
     from difflm_core.seeds import seed_of
-    from difflm_core.training import LoopOptions
 
     with latents.local(SCALER_FILE) as path:
         tensors = load_file(path)
@@ -61,7 +60,6 @@ def train_diffusion(
     diffusion.scaler = scaler
     compute = choose_compute(ctx.runtime.device, ctx.runtime.precision)
     diffusion.to(compute.device)
-    checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
     result = train_latent_diffusion(
         diffusion,
         LatentBatches(training, batch_rows=cfg.batch_rows, seed=ctx.seed),
@@ -73,15 +71,9 @@ def train_diffusion(
             log_sigma_mean=cfg.log_sigma_mean,
             log_sigma_std=cfg.log_sigma_std,
         ),
-        LoopOptions(
-            warmup_steps=100,
-            clip_norm=cfg.clip_norm,
-            ema_decay=cfg.ema_decay,
-            evaluate_every_steps=cfg.evaluate_every_steps,
-            checkpoint_every_steps=cfg.checkpoint_every_steps,
-        ),
+        loop_options(cfg),
         seed=ctx.seed,
-        checkpoint=storage.local_path(checkpoint) if storage.is_local(checkpoint) else None,
+        checkpoint=checkpoint_file(ctx),
         progress=ctx.progress,
     )
     sampler = SamplerOptions(cfg.sampler_steps, cfg.sigma_min, cfg.sigma_max)
@@ -115,4 +107,4 @@ def settings_of(cfg: DiffusionConfig, vae: VaeCheckpoint) -> dict[str, dict[str,
     return {**vae.manifest.recipe["config"], "diffusion": cfg.fingerprint_values()}
 
 
-STAGE = Stage(train_diffusion, version=2)
+STAGE = Stage(train_diffusion, version=3)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from difflm_core import storage
-from difflm_core.artifacts import WORK_FOLDER, Corpus, VaeCheckpoint
+from difflm_core.artifacts import Corpus, VaeCheckpoint
 from difflm_core.config import VaeConfig
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import CODEC_FOLDER, load_codec, shard_readers
+from difflm_core.stages.loop import checkpoint_file, loop_options
 
 if TYPE_CHECKING:
     from difflm_core.codec.records import RecordCodec
@@ -29,7 +29,6 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
 
     from difflm_core.device import choose_compute
     from difflm_core.generation.bundle import save_vae
-    from difflm_core.training import LoopOptions
     from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
     from difflm_core.vae.training import train_text_vae
 
@@ -45,22 +44,14 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
     compute = choose_compute(ctx.runtime.device, ctx.runtime.precision)
     vae = build_vae(cfg, codec, ctx.seed, batches.num_rows).to(compute.device)
     vae.use_precision(compute.precision)
-    checkpoint = ctx.output.path(WORK_FOLDER, "training.safetensors")
     report = train_text_vae(
         vae,
         batches,
         valid,
         recipe_of(cfg),
-        LoopOptions(
-            warmup_steps=cfg.warmup_steps,
-            clip_norm=cfg.clip_norm,
-            ema_decay=cfg.ema_decay,
-            evaluate_every_steps=cfg.evaluate_every_steps,
-            patience=cfg.patience,
-            checkpoint_every_steps=cfg.checkpoint_every_steps,
-        ),
+        loop_options(cfg),
         seed=ctx.seed,
-        checkpoint=storage.local_path(checkpoint) if storage.is_local(checkpoint) else None,
+        checkpoint=checkpoint_file(ctx),
         progress=ctx.progress,
     )
     with ctx.output.folder() as folder:

@@ -13,7 +13,7 @@ FACTS = TrainingFacts(
     num_rows=1234,
     seed=7,
     vae={"reconstruction": 12.345678, "kl": 3.5, "active_dims": 9, "language_model": 15.0},
-    diffusion={"loss": 0.25, "best_step": 10.0},
+    diffusion={"loss": 0.25},
     settings={"vae": {"width": 32}, "diffusion": {"num_steps": 10}},
 )
 

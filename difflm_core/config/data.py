@@ -1,0 +1,112 @@
+"""Settings of the real records and of their tokens: the sections `data` and `codec`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from difflm_core.config.section import Section, Texts
+
+
+class DataConfig(Section):
+    """Where the real records are, and how to read and split them."""
+
+    source: str | None = Field(
+        default=None,
+        description="Real records: a path, a glob or a URI (s3://, gs://) of CSV, TSV, JSONL or "
+        "Parquet files, also .gz or .zst. A relative path starts at the working directory.",
+    )
+    test_source: str | None = Field(
+        default=None,
+        description="Held-out records in files of their own, as for `source`; "
+        "`test_fraction` is then not used. null: split them off `source`.",
+    )
+    target: str | None = Field(
+        default=None,
+        description="Column that a downstream model predicts, for the utility score and the "
+        "schema. null: the schema's target, or none.",
+    )
+    schema_path: str | None = Field(
+        default=None,
+        description="A schema.json (`difflm schema infer`) or an SDV metadata JSON. "
+        "null: infer the schema from the records.",
+    )
+    valid_fraction: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of the records kept for validation (early stopping), from 0 to 1.",
+    )
+    test_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the records kept for evaluation, never trained on, from 0 to 1.",
+    )
+    missing_values: Texts = Field(
+        default=(),
+        description="Spellings of a missing value, beside the empty field; such as ['?', 'N/A'].",
+    )
+    column_names: Texts | None = Field(
+        default=None,
+        description="Column names of a CSV or TSV file without a header line. "
+        "null: the first line holds them.",
+    )
+    delimiter: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="Character between the fields of a text table. null: by the file's suffix.",
+    )
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        test_fraction = 0.0 if self.test_source else self.test_fraction
+        if self.valid_fraction + test_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} "
+                "leave no records to train on; together they must stay below 1"
+            )
+        return self
+
+
+class CodecConfig(Section):
+    """How a record becomes tokens."""
+
+    digit_base: int = Field(
+        default=64,
+        ge=2,
+        le=1024,
+        description="Base of the rank digits that stand for a number, in values.",
+    )
+    max_value_tokens: int = Field(
+        default=64,
+        ge=1,
+        description="A number column with at most this many distinct values gets one token for "
+        "each of them, in tokens.",
+    )
+    max_text_tokens: int = Field(
+        default=128, ge=1, description="Longest free text kept of one field, in tokens."
+    )
+    text_vocab_size: int = Field(
+        default=512,
+        ge=257,
+        description="Vocabulary of the byte-level BPE for free text, in tokens.",
+    )
+    fit_rows: int = Field(
+        default=262_144,
+        ge=1,
+        description="Size of the uniform sample of training records that the codec is fitted to, "
+        "in rows.",
+    )
+    shard_rows: int = Field(
+        default=65_536, ge=1, description="Records in one shard file of the corpus, in rows."
+    )
+
+
+class SerializeConfig(Section):
+    """What the stage `serialize` reads: the sections `data` and `codec`."""
+
+    data: DataConfig = Field(default=DataConfig(), description="The section `data`.")
+    codec: CodecConfig = Field(default=CodecConfig(), description="The section `codec`.")

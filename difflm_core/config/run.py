@@ -1,0 +1,129 @@
+"""All sections together, and `runtime`."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from pydantic import Field
+
+from difflm_core.config.data import CodecConfig, DataConfig, SerializeConfig
+from difflm_core.config.model import DiffusionConfig, LatentsConfig, VaeConfig
+from difflm_core.config.output import EvaluateConfig, GenerateConfig
+from difflm_core.config.section import Section
+from difflm_core.errors import ConfigError
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class RuntimeConfig(Section):
+    """Where and how wide the work runs. It is no part of any fingerprint."""
+
+    num_workers: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that share the work of a stage. Any number gives the same result.",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads of each process. null: all cores, shared by the workers. With "
+        "another number, training rounds its sums differently: an equally good model, not the "
+        "same bits. All other stages give the same result with any number.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        examples=["auto", "cpu", "mps", "cuda", "cuda:0"],
+        description="Where the models run: auto, cpu, mps, cuda or cuda:N. auto: a GPU if there "
+        "is one.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Type in which the text-VAE multiplies matrices. auto: bfloat16 where the "
+        "processor does so natively, which is about twice as fast, else float32. Each gives "
+        "other rows for a seed, of equal quality.",
+    )
+
+
+class RunConfig(Section):
+    """Everything that a run needs; one section for each part of the pipeline."""
+
+    data: DataConfig = Field(
+        default=DataConfig(), description="Where the real records are, how they are split."
+    )
+    codec: CodecConfig = Field(default=CodecConfig(), description="How a record becomes tokens.")
+    vae: VaeConfig = Field(default=VaeConfig(), description="The text-VAE.")
+    latents: LatentsConfig = Field(
+        default=LatentsConfig(), description="Extraction of the latents."
+    )
+    diffusion: DiffusionConfig = Field(
+        default=DiffusionConfig(), description="The diffusion model on the latents."
+    )
+    generation: GenerateConfig = Field(
+        default=GenerateConfig(), description="The synthetic records."
+    )
+    evaluation: EvaluateConfig = Field(default=EvaluateConfig(), description="The scoring.")
+    runtime: RuntimeConfig = Field(
+        default=RuntimeConfig(), description="Where and how wide the work runs."
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of all randomness of the run; same seed, same result.",
+    )
+    output: str = Field(
+        default="runs/default",
+        description="Directory or URI of the run; each stage writes a folder in it.",
+    )
+
+    def section(self, config_type: type[SectionT]) -> SectionT:
+        """Return the part of the configuration that a stage with this `cfg` type reads.
+
+        Raises:
+            ConfigError: no section has that type.
+        """
+        if config_type is SerializeConfig:
+            return config_type.model_validate({"data": self.data, "codec": self.codec})
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, config_type):
+                return value
+        raise ConfigError(
+            f"No section of the configuration has the type {config_type.__name__}; a stage's "
+            f"`cfg` must be annotated with one of the section classes of difflm_core.config."
+        )
+
+    @classmethod
+    def section_name(cls, config_type: type[Section]) -> str | None:
+        """Return the key of the section with this type; None for one with no key of its own."""
+        for name, field in cls.model_fields.items():
+            if field.annotation is config_type:
+                return name
+        return None
+
+    def require_source(self, origin: str = "the configuration") -> None:
+        """Check that there are records to learn from.
+
+        Raises:
+            ConfigError: `data.source` is not set.
+        """
+        if not self.data.source:
+            raise ConfigError(
+                f"{origin}: data.source is missing. Expected a path, a glob or a URI of CSV, TSV, "
+                "JSONL or Parquet files. Add `data: {source: my.csv}` or "
+                "`--set data.source=my.csv`."
+            )
+
+    def require_test_records(self) -> None:
+        """Check that there are records to evaluate on.
+
+        Raises:
+            ConfigError: there is neither a share nor a source of them.
+        """
+        if not self.data.test_source and self.data.test_fraction == 0:
+            raise ConfigError(
+                "data.test_fraction is 0 and data.test_source is not set, so there would be no "
+                "records to evaluate on. Set one of them; or make a model without a report: "
+                "difflm fit."
+            )
