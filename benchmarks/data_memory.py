@@ -3,8 +3,9 @@
     python benchmarks/data_memory.py [--rows 10000 1000000]
 
 For each size a CSV file of mixed columns is generated, then a fresh process infers its schema,
-converts it to canonical types, samples rows and writes it again. The peak memory of that process
-(less what the imports take) and the cells per second of each step are printed as a table.
+converts it to canonical types, samples rows and writes it again. Another one runs the stage
+`serialize` on it: schema, splits, shards, codec. The peak memory of each process (less what the
+imports take), and the cells per second of each step, are printed as a table.
 """
 
 from __future__ import annotations
@@ -79,32 +80,63 @@ def measure(path: Path) -> dict[str, float]:
     }
 
 
+def measure_stage(path: Path) -> dict[str, float]:
+    """Run the stage `serialize` on one file; meant for a process of its own."""
+    from difflm_core.config import CodecConfig, DataConfig, SerializeConfig
+    from difflm_core.stage import run_stage
+    from difflm_core.stages.serialize import STAGE
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    config = SerializeConfig(data=DataConfig(source=str(path)), codec=CodecConfig())
+    run_stage(STAGE, config, {}, str(path.parent / "corpus"))
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": seconds, "memory": (peak - before) / 1024}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure-stage", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(measure(arguments.measure)))
         return
-    print("| rows | file MB | infer | convert | convert + sample | convert + write | memory MB |")
-    print("|-|-|-|-|-|-|-|")
+    if arguments.measure_stage:
+        print(json.dumps(measure_stage(arguments.measure_stage)))
+        return
+    print(
+        "| rows | file MB | infer | convert | convert + sample | convert + write | memory MiB "
+        "| serialize s | serialize, memory MiB |"
+    )
+    print("|-|-|-|-|-|-|-|-|-|")
     for num_rows in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "table.csv"
             generate(path, num_rows)
-            command = [sys.executable, __file__, "--measure", str(path)]
-            root = str(Path(__file__).parent.parent)
-            result = subprocess.run(  # noqa: S603 - this very file
-                command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": root}
-            )
-            found = json.loads(result.stdout)
+            found, stage = (_run(flag, path) for flag in ("--measure", "--measure-stage"))
             size = path.stat().st_size / 1e6
             print(
                 f"| {num_rows:,} | {size:.1f} | {found['infer']:.1f} | {found['convert']:.1f} | "
-                f"{found['sample']:.1f} | {found['write']:.1f} | {found['memory']:.0f} |"
+                f"{found['sample']:.1f} | {found['write']:.1f} | {found['memory']:.0f} | "
+                f"{stage['seconds']:.1f} | {stage['memory']:.0f} |",
+                flush=True,
             )
     print("\nSpeeds in million cells per second, one thread.")
+
+
+def _run(flag: str, path: Path) -> dict[str, float]:
+    """Measure in a process of its own."""
+    root = str(Path(__file__).parent.parent)
+    result = subprocess.run(  # noqa: S603 - this very file
+        [sys.executable, __file__, flag, str(path)],
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    return dict(json.loads(result.stdout))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from difflm_core.errors import ArtifactError, DataError, SchemaError
 CODEC_FORMAT_VERSION = 1
 _CODEC_JSON = "codec.json"
 _CODEC_ARRAYS = "codec.safetensors"
+# Of a large sample, so many are encoded at a time.
+ROWS_AT_ONCE = 65_536
 
 
 class RecordCodec:
@@ -100,8 +102,11 @@ class RecordCodec:
                 "kind. Correct the kinds in schema.json if they were inferred wrongly."
             )
         codec = cls(schema, fields, identifiers)
-        ids = codec.encode(sample, np.random.default_rng(0)).ids
-        counts = np.bincount(ids.ravel(), minlength=codec.grammar.vocab_size)
+        generator = np.random.default_rng(0)
+        counts = np.zeros(codec.grammar.vocab_size, dtype=np.int64)
+        for start in range(0, sample.num_rows, ROWS_AT_ONCE):
+            ids = codec.encode(sample.slice(start, ROWS_AT_ONCE), generator).ids
+            counts += np.bincount(ids.ravel(), minlength=len(counts))
         codec.token_share = counts / sample.num_rows
         return codec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -18,6 +18,8 @@ from difflm_core.codec.grammar import Slot
 from difflm_core.data.schema import Column
 
 NOT_UTF8 = "not valid UTF-8"
+# Texts in Python's own form are many times larger than in Arrow's: few are held at a time.
+TEXTS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,19 @@ class TextField:
         """Train the tokenizer of `column` on a sample of its canonical `values`."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        texts: list[str] = values.drop_null().to_pylist()
+        present = values.drop_null()
         trainer = trainers.BpeTrainer(
             vocab_size=max(options.text_vocab_size, 256),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
-        longest = max((len(e.ids) for e in tokenizer.encode_batch_fast(texts)), default=0)
+        tokenizer.train_from_iterator(_lists(present), trainer)
+        lengths = (
+            len(encoding.ids)
+            for texts in _lists(present)
+            for encoding in tokenizer.encode_batch_fast(texts)
+        )
+        longest = max(lengths, default=0)
         nullable = column.nullable or values.null_count > 0
         return cls(column, nullable, tokenizer, min(longest, options.max_text_tokens) + 1)
 
@@ -100,17 +107,20 @@ class TextField:
         missing = find_missing(values, column=self.column.name, nullable=self.nullable)
         end = slots[0].start + int(self.nullable)
         idle = end + 1 + self.vocab_size
-        encodings = self.tokenizer.encode_batch_fast(values.fill_null("").to_pylist())
-        rows = [encoding.ids for encoding in encodings]
-        for row, tokens in enumerate(rows):
-            if len(tokens) >= len(slots):
-                rows[row] = self._cut(tokens, len(slots) - 1)
-        lengths = np.array([len(tokens) for tokens in rows], dtype=np.int64)
         position = np.arange(len(slots))
         ids = np.full((len(values), len(slots)), idle, dtype=np.int64)
-        flat = np.fromiter(chain.from_iterable(rows), np.int64, count=int(lengths.sum()))
-        ids[position < lengths[:, None]] = end + 1 + flat
-        ids[position == lengths[:, None]] = end
+        first = 0
+        for texts in _lists(values.fill_null("")):
+            rows = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+            for row, tokens in enumerate(rows):
+                if len(tokens) >= len(slots):
+                    rows[row] = self._cut(tokens, len(slots) - 1)
+            lengths = np.array([len(tokens) for tokens in rows], dtype=np.int64)
+            flat = np.fromiter(chain.from_iterable(rows), np.int64, count=int(lengths.sum()))
+            part = ids[first : first + len(rows)]
+            part[position < lengths[:, None]] = end + 1 + flat
+            part[position == lengths[:, None]] = end
+            first += len(rows)
         ids[missing, 0] = slots[0].start
         return ids, np.zeros((len(values), 0))
 
@@ -157,6 +167,12 @@ class TextField:
         del arrays
         tokenizer = Tokenizer.from_str(data["tokenizer"])
         return cls(column, data["nullable"], tokenizer, data["num_slots"])
+
+
+def _lists(values: pa.Array) -> Iterator[list[str]]:
+    """Texts as Python's, some at a time."""
+    for start in range(0, len(values), TEXTS_AT_ONCE):
+        yield values.slice(start, TEXTS_AT_ONCE).to_pylist()
 
 
 def _text(spelled: bytes) -> str | None:
