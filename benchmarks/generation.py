@@ -71,11 +71,11 @@ def measure_parts(model: str, rows: int = 1024, repeats: int = 8) -> dict[str, f
     torch.set_num_threads(1)
     generator = DiffLM.from_pretrained(model)._generator
     random = torch.Generator().manual_seed(0)
-    z_BD = generator.latents(rows, random)
+    z_BD = generator.latents(rows, seed=0, first=0)
     ids_BT = decode_tokens(generator.vae.decoder, z_BD, rows, random)
     residuals = np.random.default_rng(0).random((rows, generator.codec.num_residuals))
     parts = {
-        "latent diffusion": lambda: generator.latents(rows, random),
+        "latent diffusion": lambda: generator.latents(rows, seed=0, first=0),
         "language model": lambda: decode_tokens(generator.vae.decoder, z_BD, rows, random),
         "codec": lambda: generator.codec.decode(ids_BT.numpy(), residuals),
     }

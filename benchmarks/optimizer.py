@@ -1,6 +1,6 @@
 """Muon against AdamW for the hidden matrices: the language model alone, at equal steps.
 
-    python benchmarks/optimizer.py TABLE.parquet --target COLUMN --steps 600
+    python benchmarks/optimizer.py TABLE.parquet --steps 600
 
 Prints validation likelihood (nats per record) and seconds of both, from the same weights, batches
 and learning-rate schedule.
