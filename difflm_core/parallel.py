@@ -126,9 +126,9 @@ class LocalLauncher:
         if not missing:
             return
         if min(num_workers, len(missing)) == 1:
-            worker = make_worker()
+            runner = ShardRunner(make_worker)
             for shard in missing:
-                _do_shard(worker, shard, on_rows)
+                runner.run(shard, on_rows)
             return
         _map_in_processes(make_worker, missing, min(num_workers, len(missing)), on_rows)
 
@@ -143,18 +143,45 @@ def set_threads(num_threads: int) -> None:
         torch.set_num_threads(num_threads)
 
 
-def _do_shard(worker: ShardWorker, shard: Shard, on_rows: OnRows) -> None:
-    worker(shard, on_rows)
-    if not storage.exists(shard.output):
-        raise StageError(f"Shard {shard.index} was done, but its file {shard.output} is not there.")
+class ShardRunner:
+    """Does shards in one process, with a worker that is built for the first of them.
+
+    Built then rather than at the start of the process, so that an error of `make_worker` travels
+    back like any other.
+    """
+
+    def __init__(self, make_worker: Callable[[], ShardWorker]) -> None:
+        self._make_worker = make_worker
+        self._worker: ShardWorker | None = None
+
+    def run(self, shard: Shard, on_rows: OnRows = ignore_rows) -> int:
+        """Do one shard and return its number of rows.
+
+        Raises:
+            StageError: the worker did not write the output.
+        """
+        if self._worker is None:
+            self._worker = self._make_worker()
+        num_rows = 0
+
+        def count(more: int) -> None:
+            nonlocal num_rows
+            num_rows += more
+            on_rows(more)
+
+        self._worker(shard, count)
+        if not storage.exists(shard.output):
+            raise StageError(
+                f"Shard {shard.index} was done, but its file {shard.output} is not there."
+            )
+        return num_rows
 
 
 @dataclass
 class _PoolProcess:
     """What a process of the pool keeps between shards."""
 
-    make_worker: Callable[[], ShardWorker] | None = None
-    worker: ShardWorker | None = None
+    runner: ShardRunner | None = None
 
 
 _POOL_PROCESS = _PoolProcess()
@@ -167,24 +194,12 @@ def _start_process(make_worker: Callable[[], ShardWorker], num_threads: int) -> 
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _POOL_PROCESS.make_worker = make_worker
+    _POOL_PROCESS.runner = ShardRunner(make_worker)
 
 
 def _do_shard_in_process(shard: Shard) -> int:
-    # Built with the first shard rather than at the start of the process, so that an error of
-    # `make_worker` travels back like any other.
-    state = _POOL_PROCESS
-    if state.worker is None:
-        assert state.make_worker is not None  # noqa: S101 - set by the pool's initializer
-        state.worker = state.make_worker()
-    num_rows = 0
-
-    def count(more: int) -> None:
-        nonlocal num_rows
-        num_rows += more
-
-    _do_shard(state.worker, shard, count)
-    return num_rows
+    assert _POOL_PROCESS.runner is not None  # noqa: S101 - set by the pool's initializer
+    return _POOL_PROCESS.runner.run(shard)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -30,9 +30,17 @@ Stopped? Run the same command again: it continues where it stopped.
 """
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    build_app()(args=argv, prog_name="difflm")
+def main(argv: list[str] | None = None, on: str = "local", program: str = "difflm") -> None:
+    """Run the command line.
+
+    Args:
+        argv: the arguments; those of the process by default.
+        on: name of the launcher that does the work, unless `--on` says otherwise.
+        program: what the program is called in messages.
+    """
+    SETTINGS.on = on
+    SETTINGS.program = program
+    build_app()(args=argv, prog_name=program)
 
 
 def build_app() -> typer.Typer:
@@ -47,6 +55,7 @@ def build_app() -> typer.Typer:
         "difflm run run.yaml",
         "difflm run run.yaml --set generation.num_rows=100000 --output runs/large",
         "difflm run run.yaml --dry-run",
+        "difflm run run.yaml --on ray --set runtime.num_workers=8",
     )
     _add(
         app,

@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Settings:
-    """Options of the program itself."""
+    """Options of the program itself.
+
+    Attributes:
+        quiet: no progress, no log.
+        on: name of the launcher, where no option says otherwise.
+        program: the command as a person types it.
+    """
 
     quiet: bool = False
+    on: str = "local"
+    program: str = "difflm"
 
 
 SETTINGS = Settings()
@@ -47,7 +55,8 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
             print_error(
-                "What is finished is kept. Continue with: " + shlex.join(["difflm", *again]),
+                "What is finished is kept. Continue with: "
+                + f"{SETTINGS.program} {shlex.join(again)}",
                 title="Stopped",
                 style="bold yellow",
             )

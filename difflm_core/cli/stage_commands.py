@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from difflm_core.cli.console import DONE, WILL, announce, print_report, start_output
+from difflm_core.cli.console import (
+    DONE,
+    SETTINGS,
+    WILL,
+    announce,
+    print_report,
+    start_output,
+)
 from difflm_core.cli.options import (
     ConfigOption,
     FreshOption,
@@ -61,19 +68,22 @@ def _run_one_stage(
     **inputs: str,
 ) -> None:
     from difflm_core.config_file import load_config
+    from difflm_core.launchers import open_launcher
     from difflm_core.stage import run_stage
 
     settings = load_config(config, overrides)
-    artifact = run_stage(
-        stage,
-        settings.section(stage.config_type),
-        inputs,
-        output,
-        seed=settings.seed,
-        runtime=settings.runtime,
-        replace=replace_mode(fresh, replace_changed),
-        sinks=start_output(),
-    )
+    with open_launcher(SETTINGS.on, None, settings.runtime) as launcher:
+        artifact = run_stage(
+            stage,
+            settings.section(stage.config_type),
+            inputs,
+            output,
+            launcher,
+            seed=settings.seed,
+            runtime=settings.runtime,
+            replace=replace_mode(fresh, replace_changed),
+            sinks=start_output(),
+        )
     print(artifact.uri)
 
 
@@ -89,9 +99,24 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be done.")
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="local|ray", help="Where the work runs.", show_default="local"
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="An existing Ray cluster, instead of one embedded here (default: RAY_ADDRESS).",
+        ),
+    ] = None,
 ) -> None:
     """From a table to a report: all six stages."""
     from difflm_core.config_file import load_config
+    from difflm_core.launchers import open_launcher
     from difflm_core.stages.pipeline import plan_pipeline, run_pipeline
 
     settings = load_config(config, overrides)
@@ -99,12 +124,13 @@ def run(
         settings = settings.model_copy(update={"output": output})
     settings.require_source(config)
     replace = replace_mode(fresh, replace_changed)
-    if dry_run:
-        for plan in plan_pipeline(settings, replace=replace):
-            print(f"{WILL[plan.status]:<10} {plan.stage:<16} {plan.uri}")
-        return
-    sinks = start_output(headings=True)
-    results = run_pipeline(settings, replace=replace, sinks=sinks, on_stage=announce)
+    with open_launcher(on or SETTINGS.on, address, settings.runtime) as launcher:
+        if dry_run:
+            for plan in plan_pipeline(settings, replace=replace):
+                print(f"{WILL[plan.status]:<10} {plan.stage:<16} {plan.uri}")
+            return
+        sinks = start_output(headings=True)
+        results = run_pipeline(settings, launcher, replace=replace, sinks=sinks, on_stage=announce)
     print(f"\n{'stage':<16} {'':<10} {'time':>8} {'memory':>9}  artifact")
     for result in results:
         done = result.artifact.manifest.provenance

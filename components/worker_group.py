@@ -1,0 +1,204 @@
+"""A group of training workers on Ray: rank and world size, a process group, and recovery."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import ray
+import ray.train
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from components.shard_pool import enter_folder, reason, remote, what_there_is
+from components.worker_size import WorkerSize
+from difflm_core.errors import DiffLMError, StageError
+from difflm_core.parallel import WorkerInfo, set_threads
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """How a group behaves.
+
+    Attributes:
+        num_workers: workers wanted.
+        min_workers: workers that suffice, when no more find a place or survive.
+        size: what each of them reserves.
+        max_failures: times that the group starts again after a worker or node has died.
+        start_timeout_seconds: longest time without a place for the group.
+        logs: where the logs are, for messages.
+        storage: folder or URI that all workers reach, for checkpoints reported to Ray Train; None:
+            a temporary folder, which serves one machine.
+    """
+
+    num_workers: int
+    min_workers: int
+    size: WorkerSize
+    max_failures: int
+    start_timeout_seconds: float
+    logs: str
+    storage: str | None = None
+
+
+class _Results:
+    """Keeps what the workers return: Ray Train itself keeps that of rank 0 only."""
+
+    def __init__(self) -> None:
+        self.world_size = 0
+        self.values: dict[int, Any] = {}
+        self.error: DiffLMError | None = None
+
+    def put(self, info: WorkerInfo, value: Any) -> None:
+        # A group that starts again with another size leaves nothing of the earlier one.
+        if info.world_size != self.world_size:
+            self.world_size, self.values = info.world_size, {}
+        self.values[info.rank] = value
+
+    def fail(self, error: DiffLMError) -> None:
+        self.error = self.error or error
+
+    def failed(self) -> DiffLMError | None:
+        return self.error
+
+    def by_rank(self) -> list[Any]:
+        return [self.values[rank] for rank in range(self.world_size)]
+
+
+def run_group(function: Callable[[WorkerInfo], ResultT], options: GroupOptions) -> list[ResultT]:
+    """Run `function` in every worker of a group; return the results in the order of ranks.
+
+    A group of one goes through Ray Train as well, though a group costs 10 to 30 seconds to start:
+    so the death of a worker is survived whatever the size, and the driver needs no GPU.
+
+    Raises:
+        StageError: workers died more often than allowed.
+        DiffLMError: as a worker raised it.
+    """
+    results = remote(_Results).options(num_cpus=0).remote()
+    loop = _worker_loop(function, results, options.size.num_cpus, str(Path.cwd()))
+    _set_environment(options)
+    with contextlib.ExitStack() as stack:
+        storage = options.storage or stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="difflm-train-", ignore_cleanup_errors=True)
+        )
+        try:
+            _fit(_trainer(loop, options, storage))
+        except TrainingFailedError as error:
+            _raise_explained(results)
+            raise _explain(error, options) from error
+    _raise_explained(results)
+    return ray.get(results.by_rank.remote())
+
+
+def _trainer(loop: Callable[[], None], options: GroupOptions, storage: str) -> TorchTrainer:
+    elastic = options.min_workers < options.num_workers
+    return TorchTrainer(
+        loop,
+        torch_config=TorchConfig(backend="nccl" if options.size.num_gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=(options.min_workers, options.num_workers)
+            if elastic
+            else options.num_workers,
+            use_gpu=bool(options.size.num_gpus),
+            resources_per_worker=options.size.resources,
+        ),
+        run_config=RunConfig(
+            name=f"difflm-{uuid.uuid4().hex[:8]}",
+            storage_path=storage,
+            # By default Ray Train would wait for a place for ever.
+            failure_config=FailureConfig(
+                max_failures=options.max_failures, controller_failure_limit=options.max_failures
+            ),
+        ),
+    )
+
+
+def _set_environment(options: GroupOptions) -> None:
+    """Settings that Ray Train reads from the environment of the driver."""
+    # Relative paths stay those of the command.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    seconds = options.start_timeout_seconds / (options.max_failures + 1)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{max(seconds, 10):g}"
+
+
+def _raise_explained(results: Any) -> None:
+    error = _failed(results)
+    if error is not None:
+        raise error from None
+
+
+def _failed(results: Any) -> DiffLMError | None:
+    return cast("DiffLMError | None", ray.get(results.failed.remote()))
+
+
+def _worker_loop(
+    function: Callable[[WorkerInfo], Any], results: Any, num_threads: int, folder: str
+) -> Callable[[], None]:
+    def loop() -> None:
+        if _failed(results) is not None:
+            # Ray Train starts a group again after any error. One that was explained would come
+            # again: end at once, and the driver raises it.
+            return
+        set_threads(num_threads)
+        enter_folder(folder)
+        context = ray.train.get_context()
+        info = WorkerInfo(context.get_world_rank(), context.get_world_size())
+        try:
+            value = function(info)
+        except DiffLMError as error:
+            ray.get(results.fail.remote(error))
+            raise
+        ray.get(results.put.remote(info, value))
+
+    return loop
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Run the group; in a thread, where Ray Train leaves this process's Ctrl-C alone."""
+    errors: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+    if errors:
+        raise errors[0]
+
+
+def _explain(error: TrainingFailedError, options: GroupOptions) -> Exception:
+    """Word deaths for a person; give an exception of the function itself as it was raised."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in failures.items()}
+    deaths = {rank: cause for rank, cause in causes.items() if isinstance(cause, RayError)}
+    if causes and not deaths:
+        return next(iter(causes.values()))
+    if deaths:
+        rank, cause = next(iter(deaths.items()))
+        return StageError(
+            f"Training on {options.num_workers} workers was given up: workers died "
+            f"{options.max_failures + 1} times, the last time worker {rank} with: {reason(cause)}. "
+            "If memory ran out, use smaller batches or other machines. Its logs are in "
+            f"{options.logs}. Run the same command again: it continues from the last checkpoint."
+        )
+    return StageError(
+        f"Training on {options.num_workers} workers could not start on Ray: {reason(error)}. Each "
+        f"worker needs {options.size}; {what_there_is()}. Wait until other work there has ended, "
+        "or ask for less (--set runtime.num_workers=N, runtime.threads=N). Its logs are in "
+        f"{options.logs}."
+    )
