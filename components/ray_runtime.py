@@ -61,8 +61,9 @@ def ray_runtime(address: str | None = None) -> Generator[RayRuntime]:
     """
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
     _require_form(address)
-    _be_quiet()
-    with _embedded() if address == LOCAL else _connected(address) as runtime:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    with _embedded() if address == LOCAL else _connected(address) as runtime, _log_not_print():
         yield runtime
 
 
@@ -76,9 +77,24 @@ def _require_form(address: str) -> None:
         )
 
 
-def _be_quiet() -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+@contextlib.contextmanager
+def _log_not_print() -> Generator[None]:
+    """Log what Ray would print about each death on stdout, where the results of a command go.
+
+    No option of `ray.init` reaches it. The launcher words deaths itself.
+    """
+    from ray._private import worker  # pyright: ignore[reportPrivateUsage]
+
+    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for line in data["lines"]:
+            _LOGGER.debug("%s: %s", data["pid"], line)
+
+    original = worker.print_to_stdstream
+    worker.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = original
 
 
 @contextlib.contextmanager
@@ -95,7 +111,9 @@ def _embedded() -> Generator[RayRuntime]:
             "environment, or import ray later."
         )
     folder = _short_folder()
-    runtime = RayRuntime(embedded=True, logs=str(folder / "session_latest" / "logs"))
+    # Ray opens its folder to everybody; the one around it stays ours.
+    inner = folder / "ray"
+    runtime = RayRuntime(embedded=True, logs=str(inner / "session_latest" / "logs"))
     try:
         _init(
             address=LOCAL,
@@ -103,9 +121,8 @@ def _embedded() -> Generator[RayRuntime]:
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
-            _temp_dir=str(folder),
+            _temp_dir=str(inner),
         )
-        _LOGGER.debug("An embedded Ray runs in %s", folder)
         yield runtime
     finally:
         ray.shutdown()
@@ -124,9 +141,9 @@ def _stay_on_this_machine() -> None:
 
 def _short_folder() -> Path:
     base = tempfile.gettempdir()
-    if len(base) > _MAX_FOLDER_LENGTH - len("/difflm-12345678"):
+    if len(base) > _MAX_FOLDER_LENGTH - len("/difflm-ray-12345678/ray"):
         base = "/tmp"  # noqa: S108 - mkdtemp makes a folder of our own in it
-    return Path(tempfile.mkdtemp(prefix="difflm-", dir=base))
+    return Path(tempfile.mkdtemp(prefix="difflm-ray-", dir=base))
 
 
 @contextlib.contextmanager

@@ -344,6 +344,8 @@ class ArtifactWriter:
         """Remove what only an unfinished artifact needs."""
         storage.remove(self.path(STARTED_NAME))
         storage.remove_tree(self.path(WORK_FOLDER))
+        # Of a worker that was killed, and whose shard another one has done.
+        storage.remove_temporary_files(self.uri)
 
 
 def _parquet_rows(uri: str) -> int:

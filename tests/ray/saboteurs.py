@@ -1,0 +1,55 @@
+"""Workers that die at a chosen moment, and launchers that use them."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from difflm_core.parallel import ignore_rows
+
+
+@dataclass(frozen=True)
+class KilledOnce:
+    """Wraps the maker of a worker: the first process that does shard `index` dies.
+
+    Attributes:
+        when: "before" any of the shard is written, or with its first "rows".
+    """
+
+    make_worker: Any
+    marker: str
+    when: str = "rows"
+    index: int = 1
+
+    def __call__(self):
+        worker = self.make_worker()
+
+        def die_once():
+            if not Path(self.marker).exists():
+                Path(self.marker).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def work(shard, on_rows):
+            def die_or_count(num_rows):
+                if shard.index == self.index and self.when == "rows":
+                    die_once()
+                on_rows(num_rows)
+
+            if shard.index == self.index and self.when == "before":
+                die_once()
+            worker(shard, die_or_count)
+
+        return work
+
+
+@dataclass(frozen=True)
+class Sabotaged:
+    """A launcher whose workers are killed once."""
+
+    launcher: Any
+    marker: str
+
+    def map_shards(self, make_worker, shards, num_workers=1, on_rows=ignore_rows):
+        sabotaged = KilledOnce(make_worker, self.marker)
+        self.launcher.map_shards(sabotaged, shards, num_workers, on_rows)

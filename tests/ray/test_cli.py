@@ -1,0 +1,58 @@
+"""The command line with its work on Ray: the artifacts, the messages, the exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from difflm_core.stages import load_stages
+from tests.people import content_hashes, people_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(module, *arguments):
+    """Run a module in a process of its own."""
+    line = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_run_on_ray_makes_the_same_six_artifacts(people_run, tmp_path):
+    people_config(tmp_path, runtime={"num_workers": 2})
+    done = command("difflm_core.cli", "run", str(tmp_path / "run.yaml"), "--on", "ray")
+    assert done.returncode == 0, done.stderr
+    hashes = content_hashes(tmp_path / "run")
+    assert len(hashes) == 6
+    assert hashes == content_hashes(people_run)
+    # One view of the whole run, and nothing of Ray's own.
+    headings = [line for line in done.stderr.splitlines() if line.startswith("[")]
+    assert headings == [f"[{i}/6] {s.name}" for i, s in enumerate(load_stages(), start=1)]
+    assert "Generating records: 250/250 rows (100%)" in done.stderr
+    assert "ray" not in (done.stdout + done.stderr).lower().replace(str(tmp_path).lower(), "")
+
+
+def test_an_error_in_a_worker_is_the_message_of_the_stage(people_run, tmp_path):
+    people_config(tmp_path, generation={"max_attempts": 1})
+    stage = {stage.name: stage for stage in load_stages()}["generate"]
+    inputs = {"generator": str(people_run / "generator")}
+    argv = stage.argv(str(tmp_path / "run.yaml"), inputs, str(tmp_path / "out"))
+    expected = command("difflm_core.cli", *argv)
+    assert expected.returncode == 2
+    assert expected.stderr.splitlines()[-1].startswith("Error: ")
+    done = command("components.entrypoint", *argv)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == expected.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_does_not_answer_is_named(people_run, tmp_path):
+    people_config(tmp_path)
+    run = ("run", str(tmp_path / "run.yaml"), "--on", "ray", "--address", "127.0.0.1:1")
+    done = command("difflm_core.cli", *run)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("Error: 127.0.0.1:1: no Ray cluster could be reached here: ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,101 @@
+"""Training groups on an embedded Ray: ranks, recovery, and errors as the worker worded them."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components.ray_launcher import RayLauncher, RayOptions
+from difflm_core.errors import ConfigError, StageError
+from difflm_core.parallel import WorkerInfo
+
+# Ray Train takes 10 to 30 seconds to start a group, and as long to start it again.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+
+@dataclass(frozen=True)
+class SumOfRanks:
+    """Adds the ranks of all workers; the last of them is killed once if there is a marker."""
+
+    marker: str | None = None
+
+    def __call__(self, info):
+        import torch
+        import torch.distributed as dist
+
+        last = info.rank == info.world_size - 1
+        if self.marker and last and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        total = torch.tensor(info.rank + 1)
+        if info.world_size > 1:
+            dist.all_reduce(total)
+        return info, int(total), str(Path.cwd())
+
+
+def expected(world_size):
+    total = sum(range(1, world_size + 1))
+    return [(WorkerInfo(rank, world_size), total, str(Path.cwd())) for rank in range(world_size)]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_results_come_in_the_order_of_ranks(launcher, num_workers):
+    handler = signal.getsignal(signal.SIGINT)
+    assert launcher.run_workers(SumOfRanks(), num_workers) == expected(num_workers)
+    # Ray Train would replace it for good.
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_killed_worker_is_survived(launcher, tmp_path, num_workers):
+    marker = tmp_path / "killed"
+    assert launcher.run_workers(SumOfRanks(str(marker)), num_workers) == expected(num_workers)
+    assert marker.exists()
+
+
+def always_killed(info):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_group_that_always_dies_is_given_up(launcher):
+    patient = RayLauncher(RayOptions(max_failures=1))
+    patient._started = launcher._start()
+    with pytest.raises(StageError) as caught:
+        patient.run_workers(always_killed, 1)
+    message = str(caught.value)
+    assert message.startswith("Training on 1 workers was given up: workers died 2 times, the last")
+    assert "\n" not in message
+
+
+def misconfigured(info):
+    raise ConfigError("no such device")
+
+
+def test_an_explained_error_keeps_its_type_and_message(launcher):
+    with pytest.raises(ConfigError, match=r"^no such device$") as caught:
+        launcher.run_workers(misconfigured, 2)
+    assert caught.value.__cause__ is None
+
+
+def defective(info):
+    raise ZeroDivisionError("a defect")
+
+
+def test_a_defect_is_raised_as_it_is_with_where_it_was(launcher):
+    impatient = RayLauncher(RayOptions(max_failures=0))
+    impatient._started = launcher._start()
+    with pytest.raises(ZeroDivisionError, match=r"^a defect$") as caught:
+        impatient.run_workers(defective, 1)
+    assert "in defective" in str(caught.value.__cause__)
+
+
+def test_more_than_the_cluster_has_is_refused_in_time(launcher):
+    greedy = RayLauncher(RayOptions(threads=1000, max_failures=0, start_timeout_seconds=10))
+    greedy._started = launcher._start()
+    with pytest.raises(StageError) as caught:
+        greedy.run_workers(SumOfRanks(), 2)
+    message = str(caught.value)
+    assert message.startswith("Training on 2 workers could not start on Ray: ")
+    assert "Each worker needs 1000 CPUs; the cluster has " in message
