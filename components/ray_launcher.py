@@ -37,7 +37,8 @@ class RayOptions:
             another kind.
         max_failures: deaths that a shard, or a training group, survives.
         min_workers: training workers that suffice; None: all that are asked for.
-        start_timeout_seconds: longest time without a place for any worker.
+        start_timeout_seconds: longest time without any worker: a cluster may have to grow first,
+            and a busy machine to start a process.
         train_storage: folder or URI that all training workers reach, for what they report to Ray
             Train; None: a temporary folder, which serves one machine.
     """
@@ -47,7 +48,7 @@ class RayOptions:
     device: str = "auto"
     max_failures: int = 3
     min_workers: int | None = None
-    start_timeout_seconds: float = 60.0
+    start_timeout_seconds: float = 300.0
     train_storage: str | None = None
 
 
@@ -149,14 +150,17 @@ class RayLauncher:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cpus = [resources.get("CPU", 0) for resources in nodes]
         free = ray.available_resources().get("CPU", 0)
+        threads = self.options.threads
         if runtime.embedded:
-            # It has more logical CPUs than there are cores; threads follow from the cores.
+            # This is all there will ever be, so no worker may wait for more.
+            threads = min(threads, int(cpus[0])) if threads else None
+            # It has more logical CPUs than there are cores; an even share is one of cores.
             cpus = [min(cpus[0], os.cpu_count() or 1)]
             free = min(free, cpus[0])
         wants_gpu = self.options.device == "auto" or self.options.device.startswith("cuda")
         has_gpu = any(resources.get("GPU") for resources in nodes)
         return WorkerSize(
-            num_cpus=share_cpus(cpus, free, num_workers, self.options.threads),
+            num_cpus=share_cpus(cpus, free, num_workers, threads),
             num_gpus=1 if wants_gpu and has_gpu else 0,
         )
 

@@ -103,10 +103,8 @@ class ShardPool:
             while self._waiting or self._running:
                 self._step()
         finally:
-            for actor in [
-                *self._starting.values(),
-                *(actor for actor, _ in self._running.values()),
-            ]:
+            running = [actor for actor, _ in self._running.values()]
+            for actor in [*self._starting.values(), *running]:
                 ray.kill(actor)
 
     def _start_actors(self) -> None:
@@ -235,4 +233,7 @@ def reason(error: BaseException) -> str:
     for line in lines:
         if marker in line:
             return line.partition(marker)[2].partition(". ")[0].rstrip(".")
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    # An exception within a worker comes with its traceback, whose last line says what it was.
+    return lines[-1 if "Traceback" in str(error) else 0].rstrip(".")

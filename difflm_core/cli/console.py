@@ -56,7 +56,7 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
             again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
             print_error(
                 "What is finished is kept. Continue with: "
-                + f"{SETTINGS.program} {shlex.join(again)}",
+                f"{SETTINGS.program} {shlex.join(again)}",
                 title="Stopped",
                 style="bold yellow",
             )

@@ -1,6 +1,5 @@
 """Real stages on Ray write the bytes that this process writes, whoever dies on the way."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -137,8 +136,7 @@ def test_a_killed_node_changes_nothing(people_run, undisturbed, tmp_path):
     """In a process of its own: a cluster of three nodes, one of which dies with its shard."""
     people_config(tmp_path, generation=GENERATION, runtime={"num_workers": 2})
     command = [sys.executable, "-m", "tests.ray.node_killed", str(people_run), str(tmp_path)]
-    env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "a node was killed with the work of a shard" in done.stdout
     artifact = GENERATE.output.open(str(tmp_path / "out"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.ray_launcher import RayLauncher, RayOptions
+from components.worker_size import WorkerSize
 from difflm_core.errors import ConfigError, StageError
 from difflm_core.parallel import WorkerInfo
 
@@ -92,10 +93,12 @@ def test_a_defect_is_raised_as_it_is_with_where_it_was(launcher):
 
 
 def test_more_than_the_cluster_has_is_refused_in_time(launcher):
-    greedy = RayLauncher(RayOptions(threads=1000, max_failures=0, start_timeout_seconds=10))
-    greedy._started = launcher._start()
+    launcher._start()
+    from components.worker_group import GroupOptions, run_group
+
+    options = GroupOptions(2, 2, WorkerSize(1000), 0, start_timeout_seconds=10, logs="logs")
     with pytest.raises(StageError) as caught:
-        greedy.run_workers(SumOfRanks(), 2)
+        run_group(SumOfRanks(), options)
     message = str(caught.value)
     assert message.startswith("Training on 2 workers could not start on Ray: ")
     assert "Each worker needs 1000 CPUs; the cluster has " in message
