@@ -55,8 +55,7 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
             print_error(
-                "What is finished is kept. Continue with: "
-                f"{SETTINGS.program} {shlex.join(again)}",
+                f"What is finished is kept. Continue with: {SETTINGS.program} {shlex.join(again)}",
                 title="Stopped",
                 style="bold yellow",
             )
