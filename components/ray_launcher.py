@@ -18,7 +18,8 @@ from components.worker_size import WorkerSize, share_cpus
 from difflm_core import storage
 from difflm_core.config import RuntimeConfig
 from difflm_core.errors import ConfigError, StageError
-from difflm_core.parallel import Launcher, OnRows, Shard, ShardWorker, WorkerInfo, ignore_rows
+from difflm_core.parallel import Launcher, OnRows, Shard, ShardWorker, Worker, ignore_rows
+from difflm_core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from components.ray_runtime import RayRuntime
@@ -116,7 +117,10 @@ class RayLauncher:
             ShardPool(make_worker, options, on_rows).run(missing)
 
     def run_workers(
-        self, function: Callable[[WorkerInfo], ResultT], num_workers: int = 1
+        self,
+        function: Callable[[Worker], ResultT],
+        num_workers: int = 1,
+        progress: Progress = SILENT,
     ) -> list[ResultT]:
         """Run `function` in a group of workers; see `Launcher.run_workers`.
 
@@ -137,7 +141,7 @@ class RayLauncher:
             storage=self.options.train_storage,
         )
         with _kept_logs(runtime):
-            return run_group(function, options)
+            return run_group(function, options, progress)
 
     def _start(self) -> RayRuntime:
         if self._started is None:

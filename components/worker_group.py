@@ -21,7 +21,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from components.shard_pool import enter_folder, reason, remote, what_there_is
 from components.worker_size import WorkerSize
 from difflm_core.errors import DiffLMError, StageError
-from difflm_core.parallel import WorkerInfo, set_threads
+from difflm_core.parallel import Worker, set_threads
+from difflm_core.progress import SILENT, Messages, Progress, Relay
 
 ResultT = TypeVar("ResultT")
 
@@ -51,18 +52,26 @@ class GroupOptions:
 
 
 class _Results:
-    """Keeps what the workers return: Ray Train itself keeps that of rank 0 only."""
+    """Keeps what the workers return and report; Ray Train itself keeps what rank 0 returns."""
 
     def __init__(self) -> None:
         self.world_size = 0
         self.values: dict[int, Any] = {}
         self.error: DiffLMError | None = None
+        self.messages: list[tuple[str, dict[str, Any]]] = []
 
-    def put(self, info: WorkerInfo, value: Any) -> None:
+    def put(self, rank: int, world_size: int, value: Any) -> None:
         # A group that starts again with another size leaves nothing of the earlier one.
-        if info.world_size != self.world_size:
-            self.world_size, self.values = info.world_size, {}
-        self.values[info.rank] = value
+        if world_size != self.world_size:
+            self.world_size, self.values = world_size, {}
+        self.values[rank] = value
+
+    def say(self, kind: str, values: dict[str, Any]) -> None:
+        self.messages.append((kind, values))
+
+    def heard(self) -> list[tuple[str, dict[str, Any]]]:
+        messages, self.messages = self.messages, []
+        return messages
 
     def fail(self, error: DiffLMError) -> None:
         self.error = self.error or error
@@ -74,7 +83,9 @@ class _Results:
         return [self.values[rank] for rank in range(self.world_size)]
 
 
-def run_group(function: Callable[[WorkerInfo], ResultT], options: GroupOptions) -> list[ResultT]:
+def run_group(
+    function: Callable[[Worker], ResultT], options: GroupOptions, progress: Progress = SILENT
+) -> list[ResultT]:
     """Run `function` in every worker of a group; return the results in the order of ranks.
 
     A group of one goes through Ray Train as well, though a group costs 10 to 30 seconds to start:
@@ -92,7 +103,7 @@ def run_group(function: Callable[[WorkerInfo], ResultT], options: GroupOptions) 
             tempfile.TemporaryDirectory(prefix="difflm-train-", ignore_cleanup_errors=True)
         )
         try:
-            _fit(_trainer(loop, options, storage))
+            _fit(_trainer(loop, options, storage), results, progress)
         except TrainingFailedError as error:
             _raise_explained(results)
             raise _explain(error, options) from error
@@ -142,7 +153,7 @@ def _failed(results: Any) -> DiffLMError | None:
 
 
 def _worker_loop(
-    function: Callable[[WorkerInfo], Any], results: Any, num_threads: int, folder: str
+    function: Callable[[Worker], Any], results: Any, num_threads: int, folder: str
 ) -> Callable[[], None]:
     def loop() -> None:
         if _failed(results) is not None:
@@ -152,19 +163,22 @@ def _worker_loop(
         set_threads(num_threads)
         enter_folder(folder)
         context = ray.train.get_context()
-        info = WorkerInfo(context.get_world_rank(), context.get_world_size())
+        rank, world_size = context.get_world_rank(), context.get_world_size()
+        # Only the first worker speaks.
+        sinks = [Messages(results.say.remote)] if rank == 0 else []
         try:
-            value = function(info)
+            value = function(Worker(rank, world_size, Progress(sinks)))
         except DiffLMError as error:
             ray.get(results.fail.remote(error))
             raise
-        ray.get(results.put.remote(info, value))
+        ray.get(results.put.remote(rank, world_size, value))
 
     return loop
 
 
-def _fit(trainer: TorchTrainer) -> None:
+def _fit(trainer: TorchTrainer, results: Any, progress: Progress) -> None:
     """Run the group; in a thread, where Ray Train leaves this process's Ctrl-C alone."""
+    relay = Relay(progress)
     errors: list[BaseException] = []
 
     def fit() -> None:
@@ -175,8 +189,15 @@ def _fit(trainer: TorchTrainer) -> None:
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(0.5)
+    try:
+        running = True
+        while running:
+            thread.join(0.5)
+            running = thread.is_alive()
+            for kind, values in ray.get(results.heard.remote()):
+                relay.repeat(kind, values)
+    finally:
+        relay.close()
     if errors:
         raise errors[0]
 

@@ -25,17 +25,28 @@ from typing import Any, Protocol, TypeVar
 
 from difflm_core import storage
 from difflm_core.errors import StageError
+from difflm_core.progress import SILENT, Progress
 
 _LOGGER = logging.getLogger("difflm.parallel")
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
-class WorkerInfo:
-    """Place of a worker in its group."""
+class Worker:
+    """A worker of a group: its place, and where it reports.
 
-    rank: int
-    world_size: int
+    Attributes:
+        rank: Its number, from 0.
+        world_size: Workers in the group.
+        progress: Takes reports; those of the first worker are shown.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    progress: Progress = field(default=SILENT, compare=False)
+
+
+ALONE = Worker()
 
 
 @dataclass(frozen=True)
@@ -67,9 +78,18 @@ class Launcher(Protocol):
     """Where the work of a stage runs."""
 
     def run_workers(
-        self, function: Callable[[WorkerInfo], ResultT], num_workers: int = 1
+        self,
+        function: Callable[[Worker], ResultT],
+        num_workers: int = 1,
+        progress: Progress = SILENT,
     ) -> list[ResultT]:
-        """Run `function` in a group of workers and return their results in the order of ranks."""
+        """Run `function` in a group of workers and return their results in the order of ranks.
+
+        Args:
+            function: must be picklable, as `make_worker` of `map_shards` must.
+            num_workers: workers in the group; a launcher without groups runs one.
+            progress: where the first worker's reports arrive, in this process.
+        """
         ...
 
     def map_shards(
@@ -101,14 +121,17 @@ class LocalLauncher:
     """
 
     def run_workers(
-        self, function: Callable[[WorkerInfo], ResultT], num_workers: int = 1
+        self,
+        function: Callable[[Worker], ResultT],
+        num_workers: int = 1,
+        progress: Progress = SILENT,
     ) -> list[ResultT]:
         """Run `function` once, in this process; see `Launcher.run_workers`."""
         if num_workers > 1:
             _LOGGER.info(
                 "Training runs in this process, not in %d; a group needs Ray.", num_workers
             )
-        return [function(WorkerInfo(rank=0, world_size=1))]
+        return [function(Worker(progress=progress))]
 
     def map_shards(
         self,

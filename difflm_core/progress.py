@@ -17,7 +17,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,6 +146,74 @@ class Progress:
 
 
 SILENT = Progress()
+
+
+class Relay:
+    """Repeats, in this process, what a `Messages` sink in another one has put into words.
+
+    A task that begins again, since its process was replaced, closes the one before it.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stack = contextlib.ExitStack()
+        self._bar: Bar | None = None
+
+    def repeat(self, kind: str, values: dict[str, Any]) -> None:
+        """Repeat one message."""
+        if kind == "start":
+            self.close()
+            track = self._progress.track(
+                values["description"], values["total"], values["unit"], values["done"]
+            )
+            self._bar = self._stack.enter_context(track)
+        elif kind == "event":
+            self._progress.event(values["name"], **values["values"])
+        elif self._bar is not None:
+            self._bar.report.total = values["total"]
+            self._bar.advance(values["done"] - self._bar.report.done, **values["metrics"])
+            if kind == "finish":
+                self.close()
+
+    def close(self) -> None:
+        """End the task that is open, if any."""
+        self._stack.close()
+        self._bar = None
+
+
+class Messages:
+    """A sink that words reports as plain values, which travel between processes."""
+
+    interval_seconds = 1.0
+
+    def __init__(self, send: Callable[[str, dict[str, Any]], object]) -> None:
+        self._send = send
+
+    def start(self, report: Report) -> None:
+        """Send the start of a task."""
+        self._report("start", report)
+
+    def update(self, report: Report) -> None:
+        """Send the state of a task."""
+        self._report("update", report)
+
+    def finish(self, report: Report) -> None:
+        """Send the last state of a task."""
+        self._report("finish", report)
+
+    def event(self, name: str, values: dict[str, Any]) -> None:
+        """Send an event."""
+        self._send("event", {"name": name, "values": values})
+
+    def _report(self, kind: str, report: Report) -> None:
+        values = {
+            "description": report.description,
+            "total": report.total,
+            "unit": report.unit,
+            "done": report.done,
+            "metrics": report.metrics,
+        }
+        self._send(kind, values)
 
 
 class JsonLines:

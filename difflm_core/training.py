@@ -3,25 +3,29 @@
 A step is a pure function of the weights and of the step's number: data order, noise and dropout
 are drawn from generators keyed on (seed, step). A run that continues from a checkpoint therefore
 repeats the undisturbed one bit for bit, and no generator state has to be stored.
+
+A group of workers trains one model: every worker runs this loop, each on its share of the same
+batches, and takes the same decisions. A checkpoint holds whole tensors by name, so a run may
+continue with another number of workers, and another way of sharing weights out among them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from difflm_core import storage
+from difflm_core import collective, storage
+from difflm_core.engines import Engine, Weights
 from difflm_core.errors import StageError
-from difflm_core.progress import SILENT, Progress
+from difflm_core.parallel import ALONE, Worker
 from difflm_core.seeds import seed_of
 
 
@@ -40,72 +44,50 @@ class Phase:
         max_steps: Longest duration; None: `share` of the steps before it.
         share: Duration relative to the steps before it, when `max_steps` is None.
         decays: Whether the learning rate falls to zero.
+        untrained: Parameters whose names begin so have no gradient yet.
     """
 
     name: str
     max_steps: int | None = None
     share: float = 0.0
     decays: bool = False
+    untrained: tuple[str, ...] = ()
+
+    def trains(self, name: str) -> bool:
+        """Tell whether this phase trains the parameter of that name."""
+        return not name.startswith(self.untrained)
 
 
 class Ema:
-    """Exponential moving average of a module's parameters.
+    """Exponential moving average of weights.
 
     The decay ramps up as (1 + step) / (10 + step), so that early steps do not linger.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        """Start the average at the current weights of `module`."""
+    def __init__(self, weights: Weights, decay: float) -> None:
+        """Start the average at `weights`."""
         self.decay = decay
-        self.parameters = list(module.parameters())
-        self.average = [p.detach().clone() for p in self.parameters]
+        self.average = copy_of(weights)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move the average towards the current weights after `step` (counted from 0)."""
+    def update(self, weights: Weights, step: int) -> None:
+        """Move the average towards the weights after `step` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for average, parameter in zip(self.average, self.parameters, strict=True):
-            average.lerp_(parameter, 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the weights of the module and the average; twice is a no-op."""
-        for parameter, average in zip(self.parameters, self.average, strict=True):
-            kept = parameter.clone()
-            parameter.copy_(average)
-            average.copy_(kept)
+        for name, average in self.average.items():
+            average.lerp_(weights[name], 1 - decay)
 
 
-def build_optimizers(
-    module: nn.Module,
-    matrices: Sequence[nn.Parameter],
-    *,
-    matrix_lr: float,
-    lr: float,
-    weight_decay: float,
-) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden `matrices`, AdamW for everything else.
-
-    Muon orthogonalises the momentum of a matrix (Jordan et al. 2024); these small transformers
-    reach a given likelihood in fewer steps with it (benchmarks/optimizer.py, docs/adr/0005).
-    """
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in module.parameters() if id(p) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
-    ]
-    if matrices:
-        optimizers.append(torch.optim.Muon(list(matrices), lr=matrix_lr, weight_decay=weight_decay))
-    return optimizers
+def copy_of(weights: Weights) -> dict[str, Tensor]:
+    """Weights of their own, which training does not change."""
+    return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How a run is clipped, averaged, watched and saved.
+    """How a run is warmed up, averaged, watched and saved.
 
     Attributes:
         warmup_steps: Steps over which the learning rate rises at the start of a phase.
-        clip_norm: Largest norm of the gradient.
         ema_decay: Decay of the weights' moving average.
         evaluate_every_steps: Steps between evaluations of the averaged weights.
         patience: Evaluations without improvement that end a phase; 0: none does.
@@ -113,7 +95,6 @@ class LoopOptions:
     """
 
     warmup_steps: int = 50
-    clip_norm: float = 1.0
     ema_decay: float = 0.99
     evaluate_every_steps: int = 100
     patience: int = 0
@@ -141,8 +122,10 @@ class LoopState:
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
-# Loss and metrics to show of a step, given its number and the phase's name.
-LossOfStep = Callable[[int, str], tuple[Tensor, Mapping[str, Tensor]]]
+# A worker's share of a step's loss, in parts that are backpropagated one after the other, each
+# with its part of the metrics to show; given the step's number and the phase's name. All parts of
+# all workers sum to the loss and to the metrics.
+LossOfStep = Callable[[int, str], Iterable[tuple[Tensor, Mapping[str, Tensor]]]]
 # Score (lower is better; None: nothing to validate on) and metrics of the module as it is.
 Evaluate = Callable[[str], tuple[float | None, Mapping[str, float]]]
 
@@ -152,37 +135,34 @@ class TrainingLoop:
 
     def __init__(
         self,
-        module: nn.Module,
-        optimizers: Sequence[torch.optim.Optimizer],
+        engine: Engine,
         phases: Sequence[Phase],
         options: LoopOptions,
         *,
         seed: int,
-        checkpoint: Path | None = None,
-        progress: Progress = SILENT,
+        checkpoint: str | None = None,
+        worker: Worker = ALONE,
     ) -> None:
         """Prepare a run.
 
         Args:
-            module: What is trained, in place.
-            optimizers: Together they hold every parameter that learns.
+            engine: Trains the module, in place.
             phases: What is done, in order.
-            options: Clipping, averaging, evaluation, checkpoints.
+            options: Warm-up, averaging, evaluation, checkpoints.
             seed: Seed of the run.
-            checkpoint: File to continue from and to write; None: no checkpoints.
-            progress: Where the run is reported.
+            checkpoint: File to continue from and to write, a path or URI that all workers reach;
+                None: no checkpoints.
+            worker: Place in the group, and where the run is reported.
         """
-        self.module = module
-        self.optimizers = list(optimizers)
+        self.engine = engine
         self.phases = list(phases)
         self.options = options
         self.seed = seed
         self.checkpoint = checkpoint
-        self.progress = progress
-        self.ema = Ema(module, options.ema_decay)
+        self.worker = worker
+        self.ema = Ema(engine.weights(), options.ema_decay)
         self.state = LoopState()
-        self.best = [average.clone() for average in self.ema.average]
-        self._base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.best = copy_of(self.ema.average)
 
     @property
     def longest(self) -> int:
@@ -213,9 +193,10 @@ class TrainingLoop:
         """
         self._restore()
         state, options = self.state, self.options
-        track = self.progress.track(
+        track = self.worker.progress.track(
             description, total=self.longest, unit="steps", initial=state.step
         )
+        self._begin_phase()
         with track as bar:
             while state.phase < len(self.phases):
                 phase = self.phases[state.phase]
@@ -225,8 +206,7 @@ class TrainingLoop:
                     self._next_phase()
                     bar.report.total = self.longest
                     continue
-                loss, metrics = self._train_step(loss_of_step, phase, end)
-                shown: dict[str, Any] = {"loss": loss, **metrics}
+                shown: dict[str, Any] = self._train_step(loss_of_step, phase, end)
                 if state.step % options.evaluate_every_steps == 0 or state.step == end:
                     shown |= self._evaluate(evaluate, phase)
                 if self.checkpoint and state.step % options.checkpoint_every_steps == 0:
@@ -234,7 +214,7 @@ class TrainingLoop:
                 bar.advance(1, **shown)
                 if state.step == stop_after:
                     return state
-        self.module.eval()
+        self.engine.module.eval()
         return state
 
     def _next_phase(self) -> None:
@@ -245,100 +225,103 @@ class TrainingLoop:
         state = self.state
         chosen = state.best_score is not None and not self.phases[state.phase].decays
         best = self.best if chosen else self.ema.average
-        with torch.no_grad():
-            for parameter, average, value in zip(
-                self.ema.parameters, self.ema.average, best, strict=True
-            ):
-                parameter.copy_(value)
-                average.copy_(value)
+        self.engine.overwrite(best)
+        self.ema.average = copy_of(best)
         state.phase, state.phase_start = state.phase + 1, state.step
         state.waited = 0
         if state.phase < len(self.phases):
             state.best_score = None
+        self._begin_phase()
 
-    def _train_step(
-        self, loss_of_step: LossOfStep, phase: Phase, end: int
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _begin_phase(self) -> None:
+        if self.state.phase < len(self.phases):
+            self.engine.begin_phase(self.phases[self.state.phase].trains)
+
+    def _train_step(self, loss_of_step: LossOfStep, phase: Phase, end: int) -> dict[str, Tensor]:
         state = self.state
-        torch.manual_seed(seed_of(self.seed, "dropout", state.step))
+        # Workers drop other units, as they see other rows.
+        torch.manual_seed(seed_of(self.seed, "dropout", state.step, self.worker.rank))
         if phase.decays:
-            factor = (end - state.step) / (end - state.phase_start)
+            rate = (end - state.step) / (end - state.phase_start)
         else:
-            factor = min(
+            rate = min(
                 1.0, (state.step - state.phase_start + 1) / max(1, self.options.warmup_steps)
             )
-        for optimizer, lrs in zip(self.optimizers, self._base_lrs, strict=True):
-            for group, lr in zip(optimizer.param_groups, lrs, strict=True):
-                group["lr"] = lr * factor
-        self.module.train()
-        loss, metrics = loss_of_step(state.step, phase.name)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip_norm)
-        if not bool(torch.isfinite(norm)):
-            value = float(loss.detach())
+        self.engine.module.train()
+        sums: dict[str, Tensor] = {}
+        for part, metrics in loss_of_step(state.step, phase.name):
+            self.engine.backward(part)
+            for name, value in {"loss": part, **metrics}.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        collective.sum_in_place(list(sums.values()), self.worker)
+        norm = self.engine.step(rate)
+        if not math.isfinite(norm):
             raise StageError(
-                f"The gradient of step {state.step} is not finite (the loss is {value:.4g}). "
-                "Lower the learning rate, or look for extreme values in the data."
+                f"The gradient of step {state.step} is not finite (the loss is "
+                f"{float(sums['loss']):.4g}). Lower the learning rate, or look for extreme values "
+                "in the data."
             )
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.ema.update(state.step)
+        self.ema.update(self.engine.weights(), state.step)
         state.step += 1
-        return loss.detach(), {name: value.detach() for name, value in metrics.items()}
+        return sums
 
     def _evaluate(self, evaluate: Evaluate, phase: Phase) -> dict[str, float]:
         state = self.state
-        self.ema.swap()
-        self.module.eval()
-        with torch.inference_mode():
+        self.engine.lend(self.ema.average)
+        self.engine.module.eval()
+        with torch.no_grad():
             score, metrics = evaluate(phase.name)
-        self.ema.swap()
+        self.engine.lend(self.ema.average)
         state.history.append({"step": state.step, **metrics})
-        self.progress.event("evaluation", phase=phase.name, step=state.step, **metrics)
+        self.worker.progress.event("evaluation", phase=phase.name, step=state.step, **metrics)
         if score is not None:
             state.waited += 1
             # A score that is not a number never counts as the best.
             if math.isfinite(score) and (state.best_score is None or score < state.best_score):
                 state.best_score, state.waited = score, 0
-                self.best = [average.clone() for average in self.ema.average]
+                self.best = copy_of(self.ema.average)
         return dict(metrics)
 
-    def _save(self, path: Path) -> None:
+    def _save(self, uri: str) -> None:
+        """Write a checkpoint; every worker takes part, the first one writes."""
         tensors: dict[str, Tensor] = {}
-        for group, values in self._weights().items():
-            for index, value in enumerate(values):
-                tensors[f"{group}.{index}"] = value.detach().contiguous()
-        for number, optimizer in enumerate(self.optimizers):
-            for index, values in optimizer.state_dict()["state"].items():
-                for name, value in values.items():
-                    tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value)
-        with storage.atomic_output(str(path)) as temporary:
-            save_file(tensors, temporary, metadata={"state": json.dumps(asdict(self.state))})
+        writes = self.worker.rank == 0
+        for kind, weights in self._kinds().items():
+            for name, whole in self.engine.whole(weights):
+                if writes:
+                    tensors[f"{kind}/{name}"] = whole.detach().cpu().contiguous()
+        for path, whole in self.engine.optimizer_state():
+            if writes:
+                tensors[f"optimizer/{path}"] = torch.as_tensor(whole).cpu().contiguous()
+        if writes:
+            with storage.atomic_output(uri) as temporary:
+                save_file(tensors, temporary, metadata={"state": json.dumps(asdict(self.state))})
 
-    @torch.no_grad()
     def _restore(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
+        if self.checkpoint is None or not storage.exists(self.checkpoint):
             return
-        with safe_open(self.checkpoint, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        with storage.local_copy(self.checkpoint) as path, safe_open(path, "pt") as file:
+            loaded = {
+                kind: {
+                    name: self.engine.part_of(name, file.get_tensor(f"{kind}/{name}")).clone()
+                    for name in weights
+                }
+                for kind, weights in self._kinds().items()
+            }
+            prefix = "optimizer/"
+            optimizer = {
+                key.removeprefix(prefix): file.get_tensor(key)
+                for key in file.keys()
+                if key.startswith(prefix)
+            }
             metadata = file.metadata()
-        for group, values in self._weights().items():
-            for index, value in enumerate(values):
-                value.copy_(tensors[f"{group}.{index}"])
-        for number, optimizer in enumerate(self.optimizers):
-            saved = optimizer.state_dict()
-            saved["state"] = {}
-            for key, value in tensors.items():
-                kind, _, rest = key.partition(".")
-                if kind == "optimizer" and rest.startswith(f"{number}."):
-                    _, index, name = rest.split(".", 2)
-                    saved["state"].setdefault(int(index), {})[name] = value
-            optimizer.load_state_dict(saved)
+        self.engine.overwrite(loaded["weight"])
+        self.engine.load_optimizer_state(optimizer)
+        self.ema.average, self.best = loaded["ema"], loaded["best"]
         self.state = LoopState(**json.loads(metadata["state"]))
 
-    def _weights(self) -> dict[str, Sequence[Tensor]]:
-        return {"weight": self.ema.parameters, "ema": self.ema.average, "best": self.best}
+    def _kinds(self) -> dict[str, Weights]:
+        return {"weight": self.engine.weights(), "ema": self.ema.average, "best": self.best}
 
 
 def _length(phase: Phase, start: int) -> int:

@@ -57,14 +57,12 @@ class VaeConfig(Section):
         description="false: the language model goes on alone, for comparison; its latents are "
         "then without meaning.",
     )
-    lr: float = Field(
-        default=3e-3,
-        gt=0,
-        description="Learning rate of embeddings, norms and biases (AdamW), per step.",
+    optimizer: Literal["muon", "adamw"] = Field(
+        default="muon",
+        description="What trains the hidden matrices: Muon, or AdamW as everything else.",
     )
-    matrix_lr: float = Field(
-        default=0.02, gt=0, description="Learning rate of the hidden matrices (Muon), per step."
-    )
+    lr: float = Field(default=3e-3, gt=0, description="Learning rate of AdamW, per step.")
+    matrix_lr: float = Field(default=0.02, gt=0, description="Learning rate of Muon, per step.")
     weight_decay: float = Field(default=0.01, ge=0, description="Weight decay, per step and rate.")
     beta: float = Field(
         default=1.0, ge=0, description="Weight of the KL divergence at the start, without unit."

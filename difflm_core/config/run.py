@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from difflm_core.config.data import CodecConfig, DataConfig, SerializeConfig
 from difflm_core.config.model import DiffusionConfig, LatentsConfig, VaeConfig
@@ -43,6 +43,40 @@ class RuntimeConfig(Section):
         "processor does so natively, which is about twice as fast, else float32. Each gives "
         "other rows for a seed, of equal quality.",
     )
+    zero_stage: int = Field(
+        default=0,
+        ge=0,
+        le=3,
+        description="What the workers that train the text-VAE share out among them instead of "
+        "keeping all of it each, with DeepSpeed ZeRO: 0 nothing, 1 the optimizer's states, 2 also "
+        "the gradients, 3 also the weights. Needs `vae.optimizer: adamw`.",
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        default="none",
+        description="What rests in the host's memory while a GPU does not need it, with "
+        "`zero_stage` 1 to 3: optimizer (its states), all (also weights, with `zero_stage` 3).",
+    )
+    accumulation_steps: int = Field(
+        default=1,
+        ge=1,
+        description="Parts in which a worker computes its share of a batch of the text-VAE, one "
+        "after the other, to save memory.",
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Compute the decoder's activations a second time in the backward pass "
+        "instead of keeping them, to save memory.",
+    )
+
+    @model_validator(mode="after")
+    def _check_offload(self) -> Self:
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(
+                f"offload {self.offload!r} needs zero_stage {needed} or more, found "
+                f"{self.zero_stage}"
+            )
+        return self
 
 
 class RunConfig(Section):

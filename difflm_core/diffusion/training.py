@@ -5,21 +5,22 @@ Shape legend: B batch, N rows, D latent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from difflm_core import collective
 from difflm_core.diffusion.loss import denoising_loss
 from difflm_core.diffusion.model import LatentDiffusion
 from difflm_core.diffusion.noise import training_sigma
+from difflm_core.engines import OptimizerOptions, build_engine
 from difflm_core.latents import LatentBatch
-from difflm_core.progress import SILENT, Progress
+from difflm_core.parallel import ALONE, Worker
 from difflm_core.seeds import numpy_generator, seed_of
-from difflm_core.training import LoopOptions, Phase, TrainingLoop, build_optimizers
+from difflm_core.training import LoopOptions, Phase, TrainingLoop
 
 VALIDATION_DRAWS = 4
 # Share of the steps in which the learning rate falls to zero.
@@ -34,6 +35,7 @@ class DiffusionRecipe:
         num_steps: Training steps.
         batch_rows: Latents in a step.
         lr: Learning rate (AdamW).
+        clip_norm: Largest norm of the gradient.
         log_sigma_mean: Mean of the log noise level seen in training.
         log_sigma_std: Its standard deviation.
     """
@@ -41,6 +43,7 @@ class DiffusionRecipe:
     num_steps: int
     batch_rows: int
     lr: float
+    clip_norm: float
     log_sigma_mean: float
     log_sigma_std: float
 
@@ -95,8 +98,8 @@ def train_latent_diffusion(
     options: LoopOptions,
     *,
     seed: int,
-    checkpoint: Path | None = None,
-    progress: Progress = SILENT,
+    checkpoint: str | None = None,
+    worker: Worker = ALONE,
 ) -> dict[str, float]:
     """Train `diffusion` in place and leave it with its last averaged weights.
 
@@ -105,10 +108,10 @@ def train_latent_diffusion(
         batches: Scaled training latents.
         valid: Scaled validation posteriors; None: keep the last weights.
         recipe: How to train.
-        options: Clipping, averaging, evaluation, checkpoints.
+        options: Averaging, evaluation, checkpoints.
         seed: Seed of the run.
         checkpoint: File to continue from and to write.
-        progress: Where the run is reported.
+        worker: Place in the group, and where the run is reported.
 
     Returns:
         `loss`: last validation loss on fixed noise, when there is validation.
@@ -116,10 +119,11 @@ def train_latent_diffusion(
     network = diffusion.network
     device = diffusion.mean.device
     decay_steps = round(recipe.num_steps * DECAY_SHARE)
-    optimizers = build_optimizers(network, [], matrix_lr=0.0, lr=recipe.lr, weight_decay=0.0)
+    engine = build_engine(
+        network, OptimizerOptions(recipe.lr, clip_norm=recipe.clip_norm), worker=worker
+    )
     loop = TrainingLoop(
-        network,
-        optimizers,
+        engine,
         [
             Phase("stable", recipe.num_steps - decay_steps),
             Phase("decay", decay_steps, decays=True),
@@ -127,18 +131,22 @@ def train_latent_diffusion(
         options,
         seed=seed,
         checkpoint=checkpoint,
-        progress=progress,
+        worker=worker,
     )
 
-    def loss_on(z_BD: Tensor, seed_of_noise: int) -> Tensor:
+    def loss_on(z_BD: Tensor, seed_of_noise: int, rows: slice = slice(None)) -> Tensor:
         generator = torch.Generator().manual_seed(seed_of_noise)
         levels_B = torch.randn(z_BD.shape[0], generator=generator)
         noise_BD = torch.randn(z_BD.shape, generator=generator)
         sigma_B = training_sigma(levels_B, recipe.log_sigma_mean, recipe.log_sigma_std)
-        return denoising_loss(network, z_BD.to(device), sigma_B.to(device), noise_BD.to(device))
+        batch = (z_BD[rows], sigma_B[rows], noise_BD[rows])
+        return denoising_loss(network, *(values.to(device) for values in batch))
 
-    def loss_of_step(step: int, phase: str) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return loss_on(batches.batch(step), seed_of(seed, "noise", step)), {}
+    def loss_of_step(step: int, phase: str) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        z_BD = batches.batch(step)
+        rows = collective.share_of(len(z_BD), worker)
+        weight = (rows.stop - rows.start) / len(z_BD)
+        yield loss_on(z_BD, seed_of(seed, "noise", step), rows) * weight, {}
 
     def evaluate(phase: str) -> tuple[float | None, dict[str, float]]:
         if valid is None:

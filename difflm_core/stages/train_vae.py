@@ -6,10 +6,12 @@ metrics.jsonl.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from difflm_core.artifacts import Corpus, VaeCheckpoint
-from difflm_core.config import VaeConfig
+from difflm_core.artifacts import ArtifactWriter, Corpus, VaeCheckpoint
+from difflm_core.config import RuntimeConfig, VaeConfig
+from difflm_core.parallel import Worker
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import CODEC_FOLDER, load_codec, shard_readers
 from difflm_core.stages.loop import checkpoint_file, loop_options
@@ -17,7 +19,7 @@ from difflm_core.stages.loop import checkpoint_file, loop_options
 if TYPE_CHECKING:
     from difflm_core.codec.records import RecordCodec
     from difflm_core.vae.model import TextVae
-    from difflm_core.vae.training import VaeRecipe
+    from difflm_core.vae.training import VaeRecipe, VaeReport
 
 DROPOUT_PER_PASS = 0.01
 MAX_DROPOUT = 0.3
@@ -27,38 +29,64 @@ def train_vae(ctx: StageContext, cfg: VaeConfig, corpus: Corpus) -> VaeCheckpoin
     """Train the language model on the records, then encoder and latent with it."""
     import dataclasses
 
-    from difflm_core.device import choose_compute
-    from difflm_core.generation.bundle import save_vae
-    from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
-    from difflm_core.vae.training import train_text_vae
-
-    codec = load_codec(corpus)
-    shards = {
-        split: [RecordShard(rows, read) for rows, read in shard_readers(corpus, split)]
-        for split in ("train", "valid")
-    }
-    batches = TrainingBatches(shards["train"], codec, batch_rows=cfg.batch_rows, seed=ctx.seed)
-    valid = fixed_ids(
-        shards["valid"], codec, max_rows=cfg.valid_rows, seed=ctx.seed, purpose="valid"
-    )
-    compute = choose_compute(ctx.runtime.device, ctx.runtime.precision)
-    vae = build_vae(cfg, codec, ctx.seed, batches.num_rows).to(compute.device)
-    vae.use_precision(compute.precision)
-    report = train_text_vae(
-        vae,
-        batches,
-        valid,
-        recipe_of(cfg),
-        loop_options(cfg),
-        seed=ctx.seed,
-        checkpoint=checkpoint_file(ctx),
-        progress=ctx.progress,
-    )
-    with ctx.output.folder() as folder:
-        save_vae(vae, folder)
+    training = _Training(cfg, corpus, ctx.output, ctx.seed, ctx.runtime)
+    report = ctx.launcher.run_workers(training, ctx.runtime.num_workers, ctx.progress)[0]
     with ctx.output.folder(CODEC_FOLDER) as folder:
-        codec.save(folder)
+        load_codec(corpus).save(folder)
     return ctx.finish(VaeCheckpoint, **dataclasses.asdict(report))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What each worker of the group does; the first one writes the weights."""
+
+    cfg: VaeConfig
+    corpus: Corpus
+    output: ArtifactWriter
+    seed: int
+    runtime: RuntimeConfig
+
+    def __call__(self, worker: Worker) -> VaeReport:
+        from difflm_core.device import choose_compute
+        from difflm_core.engines import Sharding, export
+        from difflm_core.generation.bundle import save_vae
+        from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
+        from difflm_core.vae.training import train_text_vae
+
+        cfg, runtime = self.cfg, self.runtime
+        codec = load_codec(self.corpus)
+        shards = {
+            split: [RecordShard(rows, read) for rows, read in shard_readers(self.corpus, split)]
+            for split in ("train", "valid")
+        }
+        batches = TrainingBatches(shards["train"], codec, batch_rows=cfg.batch_rows, seed=self.seed)
+        valid = fixed_ids(
+            shards["valid"], codec, max_rows=cfg.valid_rows, seed=self.seed, purpose="valid"
+        )
+        compute = choose_compute(runtime.device, runtime.precision)
+        vae = build_vae(cfg, codec, self.seed, batches.num_rows).to(compute.device)
+        vae.use_precision(compute.precision)
+        if runtime.activation_checkpointing:
+            vae.decoder.checkpoint_activations()
+        report, engine = train_text_vae(
+            vae,
+            batches,
+            valid,
+            recipe_of(cfg),
+            loop_options(cfg),
+            seed=self.seed,
+            sharding=Sharding(runtime.zero_stage, runtime.offload),
+            num_parts=runtime.accumulation_steps,
+            checkpoint=checkpoint_file(self.output),
+            worker=worker,
+        )
+        whole = export(engine, worker)
+        if worker.rank == 0:
+            trained = build_vae(cfg, codec, self.seed, batches.num_rows)
+            trained.load_state_dict(whole, strict=False)
+            with self.output.folder() as folder:
+                save_vae(trained, folder)
+        return report
 
 
 def choose_dropout(max_tokens: int, table_tokens: int) -> float:
@@ -118,13 +146,15 @@ def recipe_of(cfg: VaeConfig) -> VaeRecipe:
         max_tokens=cfg.max_tokens,
         language_share=cfg.language_share,
         use_latents=cfg.use_latents,
+        muon=cfg.optimizer == "muon",
         lr=cfg.lr,
         matrix_lr=cfg.matrix_lr,
         weight_decay=cfg.weight_decay,
+        clip_norm=cfg.clip_norm,
         beta=BetaSchedule(cfg.beta, cfg.beta_end, cfg.beta_decay),
         free_nats=cfg.free_nats,
         latent_noise=cfg.latent_noise,
     )
 
 
-STAGE = Stage(train_vae, version=1)
+STAGE = Stage(train_vae, version=2)

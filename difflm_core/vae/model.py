@@ -14,7 +14,7 @@ from difflm_core.codec.grammar import Grammar
 from difflm_core.vae.decoder import DecoderSize, RecordDecoder, build_language_model
 from difflm_core.vae.encoder import EncoderSize, RecordEncoder
 from difflm_core.vae.injection import InjectionMode, LatentInjector
-from difflm_core.vae.objective import gaussian_kl, sample_posterior
+from difflm_core.vae.objective import sample_posterior
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,25 @@ class TextVae(nn.Module):
         """Mean and log-variance of q(z | x), each of shape [B, D]."""
         return self.encoder(self.decoder.embeddings(ids_BT) * self.seen_T1)
 
-    def forward(self, ids_BT: Tensor, noise_BD: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood [B] and KL of each dimension [B, D], in nats.
+    def forward(
+        self, ids_BT: Tensor, noise_BD: Tensor | None, latent_noise_BD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Negative log-likelihood [B] in nats, and mean and log-variance [B, D] of the posterior.
+
+        All that training and validation need goes through here: where weights are shared out
+        among workers, they are put together for the call of the whole module.
 
         Args:
             ids_BT: Token ids.
             noise_BD: Standard normal noise of the posterior sample. None: the language model
-                alone, whose KL is zero.
+                alone, with the prior as its posterior.
+            latent_noise_BD: Added to the decoder's latent.
         """
         if noise_BD is None:
-            nll_B = self.decoder(ids_BT, None)
-            return nll_B, torch.zeros(ids_BT.shape[0], self.size.latent_dim, device=ids_BT.device)
+            none_BD = torch.zeros(ids_BT.shape[0], self.size.latent_dim, device=ids_BT.device)
+            return self.decoder(ids_BT, None), none_BD, none_BD
         mean_BD, logvar_BD = self.posterior(ids_BT)
         z_BD = sample_posterior(mean_BD, logvar_BD, noise_BD)
-        return self.decoder(ids_BT, z_BD), gaussian_kl(mean_BD, logvar_BD)
+        if latent_noise_BD is not None:
+            z_BD = z_BD + latent_noise_BD
+        return self.decoder(ids_BT, z_BD), mean_BD, logvar_BD

@@ -23,9 +23,17 @@ def gaussian_kl(mean_BD: Tensor, logvar_BD: Tensor) -> Tensor:
     return 0.5 * (mean_BD.pow(2) + logvar_BD.exp() - 1.0 - logvar_BD)
 
 
-def free_bits(kl_BD: Tensor, nats_per_dim: float) -> Tensor:
-    """KL that counts only above `nats_per_dim` in each dimension's batch mean; a scalar."""
-    return kl_BD.mean(dim=0).clamp(min=nats_per_dim).sum()
+def free_bits(kl_BD: Tensor, nats_per_dim: float, batch_mean_D: Tensor | None = None) -> Tensor:
+    """KL that counts only above `nats_per_dim` in each dimension's batch mean; a scalar.
+
+    Args:
+        kl_BD: KL of each row and dimension.
+        nats_per_dim: What costs nothing.
+        batch_mean_D: Mean over the whole batch, when the rows are a part of it.
+    """
+    mean_D = kl_BD.mean(dim=0)
+    judged_D = mean_D.detach() if batch_mean_D is None else batch_mean_D
+    return torch.where(judged_D > nats_per_dim, mean_D, nats_per_dim).sum()
 
 
 @dataclass(frozen=True)

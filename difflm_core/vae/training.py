@@ -9,25 +9,29 @@ Shape legend: B batch, N rows, T slots, D latent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from difflm_core.latents import active_dimensions
-from difflm_core.progress import SILENT, Progress
+from difflm_core import collective
+from difflm_core.engines import WHOLE, Engine, OptimizerOptions, Sharding, build_engine
+from difflm_core.errors import ConfigError
+from difflm_core.latents import ACTIVE_VARIANCE
+from difflm_core.parallel import ALONE, Worker
 from difflm_core.seeds import seed_of
-from difflm_core.training import LoopOptions, LoopState, Phase, TrainingLoop, build_optimizers
+from difflm_core.training import LoopOptions, LoopState, Phase, TrainingLoop
 from difflm_core.vae.batches import TrainingBatches
 from difflm_core.vae.model import TextVae
-from difflm_core.vae.objective import BetaSchedule, free_bits, gaussian_kl, sample_posterior
+from difflm_core.vae.objective import BetaSchedule, free_bits, gaussian_kl
 
 EVALUATION_ROWS = 512
 
 
 LANGUAGE, JOINT = "language model", "joint"
+# What has no gradient while the language model learns alone.
+OF_THE_LATENT = ("encoder.", "decoder.injector.hidden.", "decoder.injector.output.")
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,11 @@ class VaeRecipe:
         language_share: Share of the steps that train the language model alone.
         use_latents: Whether encoder and latent join in the second phase; else the language model
             goes on alone.
-        lr: Learning rate of embeddings, biases and norms (AdamW).
-        matrix_lr: Learning rate of the hidden matrices (Muon).
+        muon: Whether Muon trains the hidden matrices; else AdamW does.
+        lr: Learning rate of AdamW.
+        matrix_lr: Learning rate of Muon.
         weight_decay: Weight decay of both.
+        clip_norm: Largest norm of the gradient.
         beta: Weight of the KL divergence, and how it moves.
         free_nats: KL of each latent dimension that costs nothing, in nats.
         latent_noise: Standard deviation of noise added to the decoder's latent in training.
@@ -50,9 +56,11 @@ class VaeRecipe:
     max_tokens: int
     language_share: float
     use_latents: bool
+    muon: bool
     lr: float
     matrix_lr: float
     weight_decay: float
+    clip_norm: float
     beta: BetaSchedule
     free_nats: float
     latent_noise: float = 0.0
@@ -83,7 +91,11 @@ def plan_phases(recipe: VaeRecipe, tokens_per_step: int) -> list[Phase]:
     language = max(1, round(steps * recipe.language_share))
     share = (1 - recipe.language_share) / recipe.language_share
     second = JOINT if recipe.use_latents else LANGUAGE
-    return [Phase(LANGUAGE, language), Phase(second, share=share, decays=True)]
+    left = OF_THE_LATENT if second == LANGUAGE else ()
+    return [
+        Phase(LANGUAGE, language, untrained=OF_THE_LATENT),
+        Phase(second, share=share, decays=True, untrained=left),
+    ]
 
 
 def train_text_vae(
@@ -94,116 +106,184 @@ def train_text_vae(
     options: LoopOptions,
     *,
     seed: int,
-    checkpoint: Path | None = None,
-    progress: Progress = SILENT,
-) -> VaeReport:
+    sharding: Sharding = WHOLE,
+    num_parts: int = 1,
+    checkpoint: str | None = None,
+    worker: Worker = ALONE,
+) -> tuple[VaeReport, Engine]:
     """Train `vae` in place and leave it with its last averaged weights.
 
     Args:
         vae: The model.
-        batches: Training batches.
+        batches: Training batches; a worker takes its share of each.
         valid_NT: Token ids of validation records; training goes to its end if there are none.
         recipe: How to train.
-        options: Clipping, averaging, evaluation, checkpoints.
+        options: Averaging, evaluation, checkpoints.
         seed: Seed of the run.
+        sharding: What the workers share out.
+        num_parts: Parts of a worker's share that are computed one after the other, to save memory.
+            Free bits then look at the KL of a part, over all workers, instead of the whole batch.
         checkpoint: File to continue from and to write.
-        progress: Where the run is reported.
+        worker: Place in the group, and where the run is reported.
+
+    Returns:
+        What validation says, and the engine that holds the trained weights.
     """
     device = next(vae.parameters()).device
     rows = min(batches.batch_rows, batches.num_rows)
     phases = plan_phases(recipe, rows * valid_NT.shape[1])
-    optimizers = build_optimizers(
-        vae,
-        hidden_matrices(vae),
-        matrix_lr=recipe.matrix_lr,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-    )
-    loop = TrainingLoop(
-        vae,
-        optimizers,
-        phases,
-        options,
-        seed=seed,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    engine = build_engine(vae, _optimizer_options(vae, recipe), sharding, worker, num_parts)
+    loop = TrainingLoop(engine, phases, options, seed=seed, checkpoint=checkpoint, worker=worker)
 
-    def loss_of_step(step: int, phase: str) -> tuple[Tensor, Mapping[str, Tensor]]:
-        ids_BT = batches.batch(step).to(device)
-        if phase == LANGUAGE:
-            nll_B, _ = vae(ids_BT, None)
-            return nll_B.mean(), {}
-        noise = _normal(seed_of(seed, "vae", step), (2, ids_BT.shape[0], vae.size.latent_dim))
-        noise = noise.to(device)
-        mean_BD, logvar_BD = vae.posterior(ids_BT)
-        z_BD = sample_posterior(mean_BD, logvar_BD, noise[0])
-        if recipe.latent_noise:
-            z_BD = z_BD + recipe.latent_noise * noise[1]
-        kl_BD = gaussian_kl(mean_BD, logvar_BD)
-        nll = vae.decoder(ids_BT, z_BD).mean()
-        beta = recipe.beta.value(loop.state.history)
-        return nll + beta * free_bits(kl_BD, recipe.free_nats), {"kl": kl_BD.sum(dim=1).mean()}
+    def loss_of_step(step: int, phase: str) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        batch_BT = batches.batch(step)
+        rows = len(batch_BT)
+        if rows < worker.world_size * num_parts:
+            raise ConfigError(
+                f"A batch of {rows} records cannot be shared by {worker.world_size} workers in "
+                f"{num_parts} parts each. Use fewer (runtime.num_workers, "
+                "runtime.accumulation_steps), or larger batches (vae.batch_rows)."
+            )
+        shape = (2, rows, vae.size.latent_dim)
+        noise_2BD = (
+            torch.empty(shape) if phase == LANGUAGE else _normal(seed_of(seed, "vae", step), shape)
+        )
+        share = collective.share_of(rows, worker)
+        ids, noises = batch_BT[share], noise_2BD[:, share]
+        for ids_BT, (noise_BD, latent_noise_BD) in zip(
+            ids.tensor_split(num_parts), noises.tensor_split(num_parts, dim=1), strict=True
+        ):
+            weight = len(ids_BT) / rows
+            ids_BT = ids_BT.to(device)
+            if phase == LANGUAGE:
+                nll_B, _, _ = engine(ids_BT, None)
+                yield nll_B.mean() * weight, {}
+                continue
+            nll_B, mean_BD, logvar_BD = engine(
+                ids_BT,
+                noise_BD.to(device),
+                recipe.latent_noise * latent_noise_BD.to(device) if recipe.latent_noise else None,
+            )
+            kl_BD = gaussian_kl(mean_BD, logvar_BD)
+            counted = free_bits(kl_BD, recipe.free_nats, _mean_over_workers(kl_BD, worker))
+            beta = recipe.beta.value(loop.state.history)
+            yield (
+                (nll_B.mean() + beta * counted) * weight,
+                {"kl": kl_BD.sum(dim=1).mean() * weight},
+            )
+
+    def validate(free_nats: float = 0.0) -> dict[str, float]:
+        dim = vae.size.latent_dim
+        return measure(
+            engine, valid_NT, latent_dim=dim, seed=seed, free_nats=free_nats, worker=worker
+        )
 
     def evaluate(phase: str) -> tuple[float | None, dict[str, float]]:
         if not len(valid_NT):
             return None, {}
         if phase == LANGUAGE:
-            score = score_language_model(vae, valid_NT)
+            score = score_language_model(engine, valid_NT, worker)
             return score, {"language_model": score}
-        metrics = measure(vae, valid_NT, seed=seed, free_nats=recipe.free_nats)
+        metrics = validate(recipe.free_nats)
         # The objective itself: information that costs nothing does not count against the score.
         counted = recipe.beta.value(loop.state.history) * metrics["counted_kl"]
         return metrics["reconstruction"] + counted, metrics
 
     state = loop.run(loss_of_step, evaluate, description="Training the text-VAE")
-    return _report(vae, valid_NT, state, seed)
+    return _report(state, validate() if len(valid_NT) else {}), engine
 
 
-def hidden_matrices(vae: TextVae) -> Sequence[nn.Parameter]:
-    """The matrices inside the transformers' blocks, which Muon trains."""
-    blocks = [vae.decoder.language_model.transformer.h, vae.encoder.bert.encoder, vae.encoder.mix]
-    return [p for block in blocks for p in block.parameters() if p.ndim == 2]
+def _mean_over_workers(kl_BD: Tensor, worker: Worker) -> Tensor | None:
+    """Mean KL of each dimension over the rows that all workers look at now, shape [D]."""
+    if worker.world_size == 1:
+        return None
+    total_D = kl_BD.detach().sum(dim=0)
+    rows = total_D.new_tensor([len(kl_BD)])
+    collective.sum_in_place([total_D, rows], worker)
+    return total_D / rows
 
 
-@torch.inference_mode()
-def score_language_model(vae: TextVae, ids_NT: Tensor) -> float:
+def _optimizer_options(vae: TextVae, recipe: VaeRecipe) -> OptimizerOptions:
+    return OptimizerOptions(
+        lr=recipe.lr,
+        matrix_lr=recipe.matrix_lr,
+        weight_decay=recipe.weight_decay,
+        clip_norm=recipe.clip_norm,
+        matrices=hidden_matrices(vae) if recipe.muon else frozenset(),
+        late=OF_THE_LATENT,
+    )
+
+
+def hidden_matrices(vae: TextVae) -> frozenset[str]:
+    """Names of the matrices inside the transformers' blocks, which Muon trains."""
+    blocks: list[nn.Module] = [
+        vae.decoder.language_model.transformer.h,
+        vae.encoder.bert.encoder,
+        vae.encoder.mix,
+    ]
+    inside = {id(p) for block in blocks for p in block.parameters() if p.ndim == 2}
+    return frozenset(name for name, p in vae.named_parameters() if id(p) in inside)
+
+
+@torch.no_grad()
+def score_language_model(engine: Engine, ids_NT: Tensor, worker: Worker = ALONE) -> float:
     """Negative log-likelihood without a latent, in nats per record."""
-    device = next(vae.parameters()).device
-    parts = [vae.decoder(ids_BT.to(device), None) for ids_BT in ids_NT.split(EVALUATION_ROWS)]
-    return float(torch.cat(parts).mean())
+    device = next(engine.module.parameters()).device
+    total = torch.zeros(1, dtype=torch.float64)
+    for rows in _evaluation_shares(len(ids_NT), worker):
+        nll_B, _, _ = engine(ids_NT[rows].to(device), None)
+        total += nll_B.double().sum().cpu()
+    collective.sum_in_place([total], worker)
+    return float(total) / len(ids_NT)
 
 
-@torch.inference_mode()
-def measure(vae: TextVae, ids_NT: Tensor, *, seed: int, free_nats: float = 0.0) -> dict[str, float]:
+@torch.no_grad()
+def measure(
+    engine: Engine,
+    ids_NT: Tensor,
+    *,
+    latent_dim: int,
+    seed: int,
+    free_nats: float = 0.0,
+    worker: Worker = ALONE,
+) -> dict[str, float]:
     """Reconstruction, KL (nats per record) and active dimensions on fixed noise.
 
     `counted_kl` is the KL that the objective counts: at least `free_nats` in each dimension.
     """
-    device = next(vae.parameters()).device
-    noise_ND = _normal(seed_of(seed, "valid"), (len(ids_NT), vae.size.latent_dim))
-    nll: list[Tensor] = []
-    kl: list[Tensor] = []
-    means: list[Tensor] = []
-    for ids_BT, noise_BD in zip(
-        ids_NT.split(EVALUATION_ROWS), noise_ND.split(EVALUATION_ROWS), strict=True
-    ):
-        mean_BD, logvar_BD = vae.posterior(ids_BT.to(device))
-        z_BD = sample_posterior(mean_BD, logvar_BD, noise_BD.to(device))
-        nll.append(vae.decoder(ids_BT.to(device), z_BD))
-        kl.append(gaussian_kl(mean_BD, logvar_BD))
-        means.append(mean_BD)
+    device = next(engine.module.parameters()).device
+    noise_ND = _normal(seed_of(seed, "valid"), (len(ids_NT), latent_dim))
+    nll = torch.zeros(1, dtype=torch.float64)
+    kl_D, mean_D, square_D = (torch.zeros(latent_dim, dtype=torch.float64) for _ in range(3))
+    for rows in _evaluation_shares(len(ids_NT), worker):
+        nll_B, mean_BD, logvar_BD = engine(ids_NT[rows].to(device), noise_ND[rows].to(device))
+        nll += nll_B.double().sum().cpu()
+        kl_D += gaussian_kl(mean_BD, logvar_BD).double().sum(dim=0).cpu()
+        mean_D += mean_BD.double().sum(dim=0).cpu()
+        square_D += mean_BD.double().square().sum(dim=0).cpu()
+    collective.sum_in_place([nll, kl_D, mean_D, square_D], worker)
+    num_rows = len(ids_NT)
+    kl_D, mean_D, square_D = kl_D / num_rows, mean_D / num_rows, square_D / num_rows
     return {
-        "reconstruction": float(torch.cat(nll).mean()),
-        "kl": float(torch.cat(kl).sum(dim=1).mean()),
-        "counted_kl": float(free_bits(torch.cat(kl), free_nats)),
-        "active_dims": active_dimensions(torch.cat(means)) if len(ids_NT) > 1 else 0,
+        "reconstruction": float(nll) / num_rows,
+        "kl": float(kl_D.sum()),
+        "counted_kl": float(free_bits(kl_D[None], free_nats)),
+        "active_dims": int((square_D - mean_D.square() > ACTIVE_VARIANCE).sum()),
     }
 
 
-def _report(vae: TextVae, valid_NT: Tensor, state: LoopState, seed: int) -> VaeReport:
+def _evaluation_shares(num_rows: int, worker: Worker) -> Iterator[slice]:
+    """Rows of each call of a worker; as many calls as any other's, which shared weights need."""
+    calls = -(-num_rows // (EVALUATION_ROWS * worker.world_size))
+    for call in range(calls):
+        first = call * EVALUATION_ROWS * worker.world_size
+        size = min(EVALUATION_ROWS * worker.world_size, num_rows - first)
+        share = collective.share_of(size, worker)
+        yield slice(first + share.start, first + share.stop)
+
+
+def _report(state: LoopState, metrics: Mapping[str, float]) -> VaeReport:
     language = [e["language_model"] for e in state.history if "language_model" in e]
-    metrics = measure(vae, valid_NT, seed=seed) if len(valid_NT) else {}
     return VaeReport(
         reconstruction=metrics.get("reconstruction"),
         kl=metrics.get("kl"),

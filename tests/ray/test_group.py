@@ -10,7 +10,8 @@ import pytest
 from components.ray_launcher import RayLauncher, RayOptions
 from components.worker_size import WorkerSize
 from difflm_core.errors import ConfigError, StageError
-from difflm_core.parallel import WorkerInfo
+from difflm_core.parallel import Worker
+from difflm_core.progress import Progress
 
 # Ray Train takes 10 to 30 seconds to start a group, and as long to start it again.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -33,12 +34,13 @@ class SumOfRanks:
         total = torch.tensor(info.rank + 1)
         if info.world_size > 1:
             dist.all_reduce(total)
-        return info, int(total), str(Path.cwd())
+        info.progress.event("summed", rank=info.rank, total=int(total))
+        return Worker(info.rank, info.world_size), int(total), str(Path.cwd())
 
 
 def expected(world_size):
     total = sum(range(1, world_size + 1))
-    return [(WorkerInfo(rank, world_size), total, str(Path.cwd())) for rank in range(world_size)]
+    return [(Worker(rank, world_size), total, str(Path.cwd())) for rank in range(world_size)]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -47,6 +49,24 @@ def test_results_come_in_the_order_of_ranks(launcher, num_workers):
     assert launcher.run_workers(SumOfRanks(), num_workers) == expected(num_workers)
     # Ray Train would replace it for good.
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+class Listener:
+    """A sink that keeps events."""
+
+    interval_seconds = 1.0
+
+    def __init__(self):
+        self.events = []
+
+    def event(self, name, values):
+        self.events.append((name, values))
+
+
+def test_what_the_first_worker_reports_arrives(launcher):
+    listener = Listener()
+    launcher.run_workers(SumOfRanks(), 2, Progress([listener]))
+    assert listener.events == [("summed", {"rank": 0, "total": 3})]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

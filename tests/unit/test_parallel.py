@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from difflm_core.errors import DataError, StageError
-from difflm_core.parallel import LocalLauncher, WorkerInfo
+from difflm_core.parallel import LocalLauncher, Worker
 from tests.unit.toy_stages import MakeNumberWorker, make_shards
 
 
@@ -130,5 +130,5 @@ def is_running(pid):
 
 def test_training_runs_in_this_process():
     assert LocalLauncher().run_workers(lambda info: info, num_workers=4) == [
-        WorkerInfo(rank=0, world_size=1)
+        Worker(rank=0, world_size=1)
     ]
