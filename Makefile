@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	  echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,ray,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,train,ray,dev]'
 	@touch $@
 
 demo: setup  ## Adult from table to report: all six stages, then open the report
@@ -41,8 +41,8 @@ test: setup  ## Fast tests
 test-slow: setup  ## The tests that `make test` leaves out, on this machine
 	$(BIN)/python -m pytest -m "slow and not gpu and not ray" $(ARGS)
 
-test-ray: setup  ## The tests that start an embedded Ray, on this machine's loopback only
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not gpu" tests/ray $(ARGS)
+test-ray: setup  ## The tests that start an embedded Ray, or groups of processes; loopback only
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not gpu" tests/ray tests/deepspeed $(ARGS)
 
 check: setup  ## Lint, format, types and layers
 	$(BIN)/ruff check .

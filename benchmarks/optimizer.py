@@ -17,8 +17,9 @@ from difflm_core.codec.records import RecordCodec
 from difflm_core.config import VaeConfig
 from difflm_core.data.canonical import to_canonical
 from difflm_core.data.inference import infer_schema
+from difflm_core.engines import OptimizerOptions, TorchEngine
 from difflm_core.stages.train_vae import build_vae
-from difflm_core.training import LoopOptions, Phase, TrainingLoop, build_optimizers
+from difflm_core.training import LoopOptions, Phase, TrainingLoop
 from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
 from difflm_core.vae.training import hidden_matrices, score_language_model
 
@@ -54,29 +55,28 @@ def main() -> None:
             seed=0,
         )
         vae = build_vae(config, codec, seed=0, num_rows=train.num_rows)
-        optimizers = build_optimizers(
-            vae,
-            hidden_matrices(vae) if name == "Muon" else [],
-            matrix_lr=config.matrix_lr,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
+        optimizer = OptimizerOptions(
+            config.lr,
+            config.matrix_lr,
+            config.weight_decay,
+            matrices=hidden_matrices(vae) if name == "Muon" else frozenset(),
         )
+        engine = TorchEngine(vae, optimizer)
         half = options.steps // 2
         loop = TrainingLoop(
-            vae,
-            optimizers,
+            engine,
             [Phase("stable", half), Phase("decay", options.steps - half, decays=True)],
             LoopOptions(evaluate_every_steps=options.steps),
             seed=0,
         )
         start = time.perf_counter()
         loop.run(
-            lambda step, _: (vae(batches.batch(step), None)[0].mean(), {}),  # noqa: B023
+            lambda step, _: [(engine(batches.batch(step), None)[0].mean(), {})],  # noqa: B023
             lambda _: (None, {}),
             description=name,
         )
         seconds = time.perf_counter() - start
-        score = score_language_model(vae, valid_ids)
+        score = score_language_model(engine, valid_ids)
         print(f"| {name} | {options.steps} | {score:.2f} | {seconds:.0f} |", flush=True)
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 # Ray Data hangs with two logical CPUs. These are for placement only: the threads of the workers
 # follow from the real cores.
 _MIN_LOGICAL_CPUS = 4
+_KNOCK_SECONDS = 10
 
 
 @dataclass
@@ -150,12 +152,24 @@ def _short_folder() -> Path:
 def _connected(address: str) -> Generator[RayRuntime]:
     import ray
 
+    _require_answer(address)
     _init(address=address, runtime_env=_shipped_code())
     logs = "/tmp/ray/session_latest/logs on its nodes"  # noqa: S108 - a place to look, in a message
     try:
         yield RayRuntime(embedded=False, logs=logs)
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Knock first: Ray itself would try for minutes where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():  # such as "auto": Ray finds out by itself
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
 
 
 def _shipped_code() -> dict[str, Any] | None:
@@ -175,17 +189,22 @@ def _init(**options: Any) -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
-        address = options["address"]
-        what = (
-            "An embedded Ray could not be started on this machine"
-            if address == LOCAL
-            else f"{address}: no Ray cluster could be reached here"
-        )
-        raise StageError(
-            f"{what}: {_first_line(error)}. Expected host:port of a cluster's head that runs the "
-            f"same versions of Ray ({ray.__version__}) and Python, with its token (RAY_AUTH_MODE, "
-            "RAY_AUTH_TOKEN) if it asks for one; without an address, an embedded Ray is started."
-        ) from error
+        raise _unreachable(options["address"], error) from error
+
+
+def _unreachable(address: str, error: Exception) -> StageError:
+    import ray
+
+    what = (
+        "An embedded Ray could not be started on this machine"
+        if address == LOCAL
+        else f"{address}: no Ray cluster could be reached here"
+    )
+    return StageError(
+        f"{what}: {_first_line(error)}. Expected host:port of a cluster's head that runs the "
+        f"same versions of Ray ({ray.__version__}) and Python, with its token (RAY_AUTH_MODE, "
+        "RAY_AUTH_TOKEN) if it asks for one; without an address, an embedded Ray is started."
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 
 import ray
 import ray.train
-from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -205,8 +204,9 @@ def _fit(trainer: TorchTrainer, results: Any, progress: Progress) -> None:
 def _explain(error: TrainingFailedError, options: GroupOptions) -> Exception:
     """Word deaths for a person; give an exception of the function itself as it was raised."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in failures.items()}
-    deaths = {rank: cause for rank, cause in causes.items() if isinstance(cause, RayError)}
+    causes = {rank: _cause(failure) for rank, failure in failures.items()}
+    # What Ray itself raises about a worker is its death; anything else the function has raised.
+    deaths = {rank: cause for rank, cause in causes.items() if type(cause).__module__[:4] == "ray."}
     if causes and not deaths:
         return next(iter(causes.values()))
     if deaths:
@@ -223,3 +223,10 @@ def _explain(error: TrainingFailedError, options: GroupOptions) -> Exception:
         "or ask for less (--set runtime.num_workers=N, runtime.threads=N). Its logs are in "
         f"{options.logs}."
     )
+
+
+def _cause(failure: Exception) -> Exception:
+    """What Ray Train has wrapped: the exception of the function, or the worker's death."""
+    for wrapper in ("health_check_failure", "_base_exc"):
+        failure = getattr(failure, wrapper, failure)
+    return failure

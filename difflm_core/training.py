@@ -239,8 +239,9 @@ class TrainingLoop:
 
     def _train_step(self, loss_of_step: LossOfStep, phase: Phase, end: int) -> dict[str, Tensor]:
         state = self.state
-        # Workers drop other units, as they see other rows.
-        torch.manual_seed(seed_of(self.seed, "dropout", state.step, self.worker.rank))
+        # Workers drop other units, as they see other rows; the first one those of one alone.
+        place = [self.worker.rank] if self.worker.rank else []
+        torch.manual_seed(seed_of(self.seed, "dropout", state.step, *place))
         if phase.decays:
             rate = (end - state.step) / (end - state.phase_start)
         else:

@@ -139,4 +139,4 @@ def settings_of(cfg: DiffusionConfig, vae: VaeCheckpoint) -> dict[str, dict[str,
     return {**vae.manifest.recipe["config"], "diffusion": cfg.fingerprint_values()}
 
 
-STAGE = Stage(train_diffusion, version=4)
+STAGE = Stage(train_diffusion, version=3)

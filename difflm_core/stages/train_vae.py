@@ -157,4 +157,4 @@ def recipe_of(cfg: VaeConfig) -> VaeRecipe:
     )
 
 
-STAGE = Stage(train_vae, version=2)
+STAGE = Stage(train_vae, version=1)

@@ -1,27 +1,17 @@
 """The command line with its work on Ray: the artifacts, the messages, the exit codes."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from difflm_core.stages import load_stages
 from tests.people import content_hashes, people_config
+from tests.ray.commands import command
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
-ROOT = Path(__file__).parents[2]
-
-
-def command(module, *arguments):
-    """Run a module in a process of its own."""
-    line = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-
 
 def test_a_run_on_ray_makes_the_same_six_artifacts(people_run, tmp_path):
-    people_config(tmp_path, runtime={"num_workers": 2})
+    # As many threads as the other run had: sums in training depend on them.
+    people_config(tmp_path, runtime={"threads": 1})
     done = command("difflm_core.cli", "run", str(tmp_path / "run.yaml"), "--on", "ray")
     assert done.returncode == 0, done.stderr
     hashes = content_hashes(tmp_path / "run")
