@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from difflm_core.parallel import ignore_rows
+from difflm_core.progress import SILENT
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,44 @@ class Sabotaged:
     def map_shards(self, make_worker, shards, num_workers=1, on_rows=ignore_rows):
         sabotaged = KilledOnce(make_worker, self.marker)
         self.launcher.map_shards(sabotaged, shards, num_workers, on_rows)
+
+
+@dataclass(frozen=True)
+class KilledInTraining:
+    """Wraps what a training worker does: one of them dies after its second checkpoint, once."""
+
+    function: Any
+    marker: str
+    rank: int
+
+    def __call__(self, worker):
+        from difflm_core.training import TrainingLoop
+
+        original = TrainingLoop._save
+        saved = []
+
+        def save_and_die(loop, uri):
+            original(loop, uri)
+            saved.append(loop.state.step)
+            if len(saved) == 2 and worker.rank == self.rank and not Path(self.marker).exists():
+                Path(self.marker).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        TrainingLoop._save = save_and_die
+        try:
+            return self.function(worker)
+        finally:
+            TrainingLoop._save = original
+
+
+@dataclass(frozen=True)
+class SabotagedTraining:
+    """A launcher of whose training workers one is killed once."""
+
+    launcher: Any
+    marker: str
+    rank: int
+
+    def run_workers(self, function, num_workers=1, progress=SILENT):
+        sabotaged = KilledInTraining(function, self.marker, self.rank)
+        return self.launcher.run_workers(sabotaged, num_workers, progress)

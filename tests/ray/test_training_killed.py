@@ -1,0 +1,62 @@
+"""A training group whose worker is killed continues from its checkpoint, and ends the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from difflm_core.stage import run_stage
+from difflm_core.stages.train_diffusion import STAGE as DIFFUSION
+from difflm_core.stages.train_vae import STAGE as VAE
+from tests.people import people_config
+from tests.ray.saboteurs import SabotagedTraining
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+
+def train(stage, people_run, folder, launcher, inputs, runtime):
+    config = people_config(folder, vae={"optimizer": "adamw"}, runtime=runtime)
+    return run_stage(
+        stage,
+        config.section(stage.config_type),
+        {name: str(people_run / name) for name in inputs},
+        str(folder / "out"),
+        launcher,
+        seed=config.seed,
+        runtime=config.runtime,
+    )
+
+
+def steps(artifact):
+    lines = (Path(artifact.uri) / "metrics.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    return [event["step"] for event in events if event["event"] == "evaluation"]
+
+
+@pytest.mark.parametrize(("rank", "zero_stage"), [(0, 0), (1, 0), (1, 3)])
+def test_the_text_vae_ends_as_if_nobody_had_died(
+    launcher, people_run, tmp_path_factory, rank, zero_stage
+):
+    runtime = {"num_workers": 2, "threads": 1, "zero_stage": zero_stage}
+    folders = [tmp_path_factory.mktemp("train") for _ in range(2)]
+    expected = train(VAE, people_run, folders[0], launcher, ["corpus"], runtime)
+    marker = folders[1] / "killed"
+    saboteur = SabotagedTraining(launcher, str(marker), rank)
+    found = train(VAE, people_run, folders[1], saboteur, ["corpus"], runtime)
+    assert marker.exists()
+    assert found.manifest.content_hash == expected.manifest.content_hash
+    # What lay before the checkpoint was not done again.
+    assert steps(found).count(min(steps(found))) == 1
+    assert sorted(set(steps(found))) == steps(expected)
+
+
+def test_the_diffusion_ends_as_if_nobody_had_died(launcher, people_run, tmp_path_factory):
+    runtime = {"num_workers": 2, "threads": 1}
+    folders = [tmp_path_factory.mktemp("train") for _ in range(2)]
+    inputs = ["latents", "vae"]
+    expected = train(DIFFUSION, people_run, folders[0], launcher, inputs, runtime)
+    marker = folders[1] / "killed"
+    saboteur = SabotagedTraining(launcher, str(marker), 1)
+    found = train(DIFFUSION, people_run, folders[1], saboteur, inputs, runtime)
+    assert marker.exists()
+    assert found.manifest.content_hash == expected.manifest.content_hash
