@@ -21,15 +21,31 @@ from pathlib import Path
 from typing import Any
 
 from difflm_core.artifacts import Corpus, GeneratorBundle, SyntheticData, VaeCheckpoint
-from difflm_core.config import GenerateConfig, LatentsConfig, RuntimeConfig, VaeConfig
+from difflm_core.config import (
+    CodecConfig,
+    DataConfig,
+    GenerateConfig,
+    LatentsConfig,
+    RuntimeConfig,
+    SerializeConfig,
+    VaeConfig,
+)
 from difflm_core.launchers import open_launcher
 from difflm_core.parallel import Launcher
 from difflm_core.stage import run_stage
 from difflm_core.stages.extract_latents import STAGE as EXTRACT
 from difflm_core.stages.generate import STAGE as GENERATE
+from difflm_core.stages.serialize import STAGE as SERIALIZE
 from difflm_core.stages.train_vae import STAGE as TRAIN
 
 PLACES = (("local", 1), ("local", 2), ("ray", 1), ("ray", 2))
+# A group of workers needs Ray, and one process reads a table.
+NOT_SPREAD = {
+    ("train-vae", "local", 2),
+    ("serialize", "local", 2),
+    ("serialize", "ray", 1),
+    ("serialize", "ray", 2),
+}
 PROJECTED_WORKERS = (8, 64, 512)
 PROJECTED_ROWS = 100_000_000
 
@@ -55,18 +71,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=262_144, help="rows to generate")
     parser.add_argument("--tokens", type=int, default=400_000, help="tokens to train on")
     options = parser.parse_args()
-    works: dict[str, Any] = {
-        "generate": (Generate(options.run), options.rows, "rows"),
-        "extract-latents": (Extract(options.run), options.rows, "rows"),
-        "train-vae": (Train(options.run), options.tokens, "tokens"),
+    with tempfile.TemporaryDirectory(prefix="difflm-scaling-") as folder:
+        compare(options.run, Path(folder), options.rows, options.tokens)
+
+
+def compare(run: str, folder: Path, rows: int, tokens: int) -> None:
+    """Measure every stage in every place that it can run in, and print the tables."""
+    serialize = Serialize(run, folder, rows)
+    works: dict[str, tuple[Any, int, str]] = {
+        "serialize": (serialize, rows, "rows"),
+        "generate": (Generate(run), rows, "rows"),
+        "extract-latents": (Extract(run, folder, serialize), rows, "rows"),
+        "train-vae": (Train(run), tokens, "tokens"),
     }
     print("| stage | where | workers | seconds to start | units/s after that | unit |")
     print("|-|-|-|-|-|-|")
     costs: dict[tuple[str, str, int], Cost] = {}
     for name, (work, size, unit) in works.items():
         for place, workers in PLACES:
-            if (name, place, workers) == ("train-vae", "local", 2):
-                continue  # a group of workers needs Ray
+            if (name, place, workers) in NOT_SPREAD:
+                continue
             cost = measure(work, size, place, workers)
             costs[name, place, workers] = cost
             print(
@@ -74,16 +98,18 @@ def main() -> None:
                 f"| {unit} |",
                 flush=True,
             )
-    print(projection(costs["generate", "ray", 1], bytes_per_row(options.run), write_rate()))
+    print(projection(costs["generate", "ray", 1], bytes_per_row(run), write_rate()))
 
 
 def measure(work: Any, size: int, place: str, workers: int) -> Cost:
     """Time a quarter and the whole of some work."""
     runtime = RuntimeConfig(num_workers=workers, threads=1)
     with open_launcher(place, None, runtime) as launcher:
-        work(launcher, runtime, max(1, size // 16))  # starts Ray, loads what is loaded once
-        times = []
+        work(launcher, runtime, size // 16)  # starts Ray, and loads what is loaded once
+        times: list[tuple[int, float]] = []
         for wanted in (size // 4, size):
+            if hasattr(work, "prepare"):
+                work.prepare(wanted)
             start = time.perf_counter()
             done = work(launcher, runtime, wanted)
             times.append((done, time.perf_counter() - start))
@@ -110,23 +136,57 @@ class Generate:
         return rows
 
 
-class Extract:
-    """Encodes a corpus, as often as it takes."""
+class Serialize:
+    """Serializes some of sixteen files of synthetic rows, into as many shards."""
 
-    def __init__(self, run: str) -> None:
-        self.inputs = {
-            "corpus": Corpus.open(f"{run}/corpus"),
-            "vae": VaeCheckpoint.open(f"{run}/vae"),
-        }
-        self.rows = sum(entry.rows or 0 for entry in self.inputs["corpus"].files("train"))
+    def __init__(self, run: str, folder: Path, rows: int) -> None:
+        self.rows_of_part = rows // 16
+        self.parts = folder / "rows"
+        cfg = GenerateConfig(num_rows=rows, shard_rows=self.rows_of_part)
+        inputs = {"generator": GeneratorBundle.open(f"{run}/generator")}
+        run_stage(GENERATE, cfg, inputs, str(self.parts), runtime=RuntimeConfig())
 
     def __call__(self, launcher: Launcher, runtime: RuntimeConfig, rows: int) -> int:
-        """Encode about `rows` rows."""
-        times = max(1, round(rows / self.rows))
-        for _ in range(times):
-            with _output() as output:
-                run_stage(EXTRACT, LatentsConfig(), self.inputs, output, launcher, runtime=runtime)
-        return times * self.rows
+        """Serialize `rows` rows."""
+        with _output() as output:
+            self.corpus(rows, output, launcher, runtime)
+        return rows
+
+    def corpus(
+        self,
+        rows: int,
+        output: str,
+        launcher: Launcher | None = None,
+        runtime: RuntimeConfig | None = None,
+    ) -> Any:
+        """A corpus of `rows` rows."""
+        pattern = {1: "part-00000", 4: "part-0000[0-3]", 16: "part-*"}[rows // self.rows_of_part]
+        data = DataConfig(source=str(self.parts / f"{pattern}.parquet"), test_fraction=0)
+        cfg = SerializeConfig(data=data, codec=CodecConfig(shard_rows=self.rows_of_part))
+        return run_stage(SERIALIZE, cfg, {}, output, launcher, runtime=runtime)
+
+
+class Extract:
+    """Encodes corpora of sixteen shards or fewer."""
+
+    def __init__(self, run: str, folder: Path, serialize: Serialize) -> None:
+        self.vae = VaeCheckpoint.open(f"{run}/vae")
+        self.folder = folder
+        self.serialize = serialize
+        self.corpora: dict[int, Any] = {}
+
+    def __call__(self, launcher: Launcher, runtime: RuntimeConfig, rows: int) -> int:
+        """Encode `rows` rows."""
+        self.prepare(rows)
+        inputs = {"corpus": self.corpora[rows], "vae": self.vae}
+        with _output() as output:
+            run_stage(EXTRACT, LatentsConfig(), inputs, output, launcher, runtime=runtime)
+        return rows
+
+    def prepare(self, rows: int) -> None:
+        """Make the corpus of `rows` rows, once; not part of what is measured."""
+        if rows not in self.corpora:
+            self.corpora[rows] = self.serialize.corpus(rows, str(self.folder / f"corpus-{rows}"))
 
 
 class Train:

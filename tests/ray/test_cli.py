@@ -1,10 +1,14 @@
 """The command line with its work on Ray: the artifacts, the messages, the exit codes."""
 
+import signal
+import time
+
+import psutil
 import pytest
 
 from difflm_core.stages import load_stages
 from tests.people import content_hashes, people_config
-from tests.ray.commands import command
+from tests.ray.commands import command, start
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -46,3 +50,24 @@ def test_a_cluster_that_does_not_answer_is_named(people_run, tmp_path):
     last = done.stderr.splitlines()[-1]
     assert last.startswith("Error: 127.0.0.1:1: no Ray cluster could be reached here: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_whose_driver_is_killed_in_training_continues(people_run, tmp_path):
+    people_config(tmp_path, runtime={"threads": 1})
+    arguments = ("run", str(tmp_path / "run.yaml"), "--on", "ray")
+    driver = start("difflm_core.cli", *arguments)
+    checkpoint = tmp_path / "run" / "vae" / "work" / "training.safetensors"
+    while driver.poll() is None and not checkpoint.exists():
+        time.sleep(0.01)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    family = [process for process in family if not process.name().endswith("Agent")]
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    # Ray ends with the process that has started it; its two agents, which hold no work, try for a
+    # minute to report the death of the others.
+    assert not psutil.wait_procs(family, timeout=30)[1]
+    assert "vae" not in content_hashes(tmp_path / "run")
+    done = command("difflm_core.cli", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "train-vae (continue)" in done.stderr
+    assert content_hashes(tmp_path / "run") == content_hashes(people_run)

@@ -1,5 +1,6 @@
 """An embedded Ray is reachable from this machine only."""
 
+import contextlib
 import ipaddress
 
 import psutil
@@ -15,9 +16,10 @@ def listening():
     me = psutil.Process()
     found = []
     for process in [me, *me.children(recursive=True)]:
-        for socket in process.net_connections(kind="inet"):
-            if not socket.raddr:
-                found.append((ipaddress.ip_address(socket.laddr.ip), process.name()))
+        with contextlib.suppress(psutil.NoSuchProcess):  # some come and go
+            for socket in process.net_connections(kind="inet"):
+                if not socket.raddr:
+                    found.append((ipaddress.ip_address(socket.laddr.ip), process.name()))
     return found
 
 
