@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from components.ray_runtime import ray_runtime
 from components.worker_size import WorkerSize, share_cpus
-from difflm_core import storage
 from difflm_core.config import RuntimeConfig
 from difflm_core.errors import ConfigError, StageError
-from difflm_core.parallel import Launcher, OnRows, Shard, ShardWorker, Worker, ignore_rows
+from difflm_core.parallel import (
+    Launcher,
+    OnRows,
+    Shard,
+    ShardWorker,
+    Worker,
+    ignore_rows,
+    not_done,
+)
 from difflm_core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -99,7 +106,7 @@ class RayLauncher:
             StageError: no worker found a place, or a shard lost its worker too often.
             DiffLMError: as a worker raised it.
         """
-        missing = [shard for shard in shards if not storage.exists(shard.output)]
+        missing = not_done(shards)
         if not missing:
             return
         runtime = self._start()

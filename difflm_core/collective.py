@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from difflm_core.errors import ConfigError
 from difflm_core.parallel import Worker
 
 
@@ -22,6 +23,20 @@ def sum_in_place(tensors: Sequence[Tensor], worker: Worker) -> None:
     dist.all_reduce(flat)
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
+
+
+def require_shares(num_rows: int, worker: Worker, num_parts: int = 1) -> None:
+    """Check, before any work, that a batch has rows for every part of every worker.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if num_rows < worker.world_size * num_parts:
+        raise ConfigError(
+            f"A batch of {num_rows} rows cannot be shared by {worker.world_size} workers in "
+            f"{num_parts} parts each. Use fewer (runtime.num_workers, "
+            "runtime.accumulation_steps), or larger batches (batch_rows)."
+        )
 
 
 def share_of(num_rows: int, worker: Worker) -> slice:

@@ -210,6 +210,8 @@ def _explain(
     path = ".".join(keys)
     by_override = any(keys == known[: len(keys)] for known in overridden)
     where = f"--set {path}" if by_override else f"{origin}: {path}"
+    if not keys:  # settings of several sections that do not go together
+        where = origin
     if error["type"] == "extra_forbidden":
         return f"{where} is not a known key.{_suggest(path, fields)}"
     if error["type"] == "value_error":

@@ -9,6 +9,7 @@ in the same order.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -146,13 +147,13 @@ def build_engine(
             f"runtime.zero_stage = {sharding.zero_stage} with vae.optimizer = 'muon': Muon needs "
             "whole matrices, which ZeRO cuts. Set vae.optimizer=adamw, or runtime.zero_stage=0."
         )
-    try:
-        from difflm_core.deepspeed_engine import DeepSpeedEngine
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
-            f"runtime.zero_stage = {sharding.zero_stage}: {error.name} is not installed here. "
+            f"runtime.zero_stage = {sharding.zero_stage}: DeepSpeed is not installed here. "
             "Install it: pip install 'difflm-on-ray[train]'; or set runtime.zero_stage=0."
-        ) from None
+        )
+    from difflm_core.deepspeed_engine import DeepSpeedEngine
+
     return DeepSpeedEngine(module, options, sharding, worker, num_parts)
 
 

@@ -74,6 +74,11 @@ def ignore_rows(num_rows: int) -> None:
     """Report to nobody."""
 
 
+def not_done(shards: Sequence[Shard]) -> list[Shard]:
+    """Shards whose output does not exist yet."""
+    return [shard for shard in shards if not storage.exists(shard.output)]
+
+
 class Launcher(Protocol):
     """Where the work of a stage runs."""
 
@@ -145,7 +150,7 @@ class LocalLauncher:
         Raises:
             StageError: a worker process died, or a worker did not write its output.
         """
-        missing = [shard for shard in shards if not storage.exists(shard.output)]
+        missing = not_done(shards)
         if not missing:
             return
         if min(num_workers, len(missing)) == 1:

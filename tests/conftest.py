@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 
 import pytest
 
@@ -22,6 +24,29 @@ def _plain_terminal(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def difflm(capsys, monkeypatch, tmp_path):
+    """Run the command line in an empty directory; gives exit code, stdout and stderr."""
+    from difflm_core.cli import main
+    from difflm_core.cli.console import SETTINGS
+
+    monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("difflm")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+
+    def call(*argv):
+        monkeypatch.setattr(sys, "argv", ["difflm", *argv])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        output = capsys.readouterr()
+        return caught.value.code, output.out, output.err
+
+    yield call
+    logger.handlers[:], logger.level, logger.propagate = before
+    logging.getLogger("difflm.stage").setLevel(logging.NOTSET)
+    SETTINGS.quiet = False
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,16 @@ SETTINGS = {
     "evaluation": {"max_rows": 500},
 }
 
+# Settings of the text-VAE with which a group of workers gives the losses of one, by ZeRO or not.
+SAME_IN_GROUPS = {
+    "optimizer": "adamw",
+    "dropout": 0.0,
+    "max_tokens": 30_000,
+    "warmup_steps": 3,
+    "free_nats": 0.02,
+    "patience": 0,
+}
+
 
 def make_people(num_rows=300, seed=0):
     """The table as a DataFrame."""

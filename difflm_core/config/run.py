@@ -60,7 +60,8 @@ class RuntimeConfig(Section):
         default=1,
         ge=1,
         description="Parts in which a worker computes its share of a batch of the text-VAE, one "
-        "after the other, to save memory.",
+        "after the other, to save memory; `vae.free_nats` then looks at a part instead of the "
+        "batch.",
     )
     activation_checkpointing: bool = Field(
         default=False,
@@ -110,6 +111,22 @@ class RunConfig(Section):
         default="runs/default",
         description="Directory or URI of the run; each stage writes a folder in it.",
     )
+
+    @model_validator(mode="after")
+    def _check_training(self) -> Self:
+        runtime, vae = self.runtime, self.vae
+        if runtime.zero_stage and vae.optimizer == "muon":
+            raise ValueError(
+                f"runtime.zero_stage {runtime.zero_stage} does not go with vae.optimizer 'muon', "
+                "which needs whole matrices; set vae.optimizer to 'adamw', or runtime.zero_stage "
+                "to 0"
+            )
+        if runtime.activation_checkpointing and vae.injection == "kv_memory":
+            raise ValueError(
+                "runtime.activation_checkpointing does not go with vae.injection 'kv_memory'; set "
+                "it to false, or vae.injection to 'soft_prompt'"
+            )
+        return self
 
     def section(self, config_type: type[SectionT]) -> SectionT:
         """Return the part of the configuration that a stage with this `cfg` type reads.

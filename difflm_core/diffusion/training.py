@@ -116,6 +116,7 @@ def train_latent_diffusion(
     Returns:
         `loss`: last validation loss on fixed noise, when there is validation.
     """
+    collective.require_shares(recipe.batch_rows, worker)
     network = diffusion.network
     device = diffusion.mean.device
     decay_steps = round(recipe.num_steps * DECAY_SHARE)

@@ -82,8 +82,10 @@ class _Training:
         )
         whole = export(engine, worker)
         if worker.rank == 0:
+            # A copy of its own: the trained one may hold a part of its weights only.
             trained = build_vae(cfg, codec, self.seed, batches.num_rows)
-            trained.load_state_dict(whole, strict=False)
+            for name, parameter in trained.named_parameters():
+                parameter.data.copy_(whole[name])
             with self.output.folder() as folder:
                 save_vae(trained, folder)
         return report

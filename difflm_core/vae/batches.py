@@ -58,6 +58,7 @@ class TrainingBatches:
         self.num_rows = sum(shard.num_rows for shard in self.shards)
         self._batches = [max(1, shard.num_rows // batch_rows) for shard in self.shards]
         self.steps_per_epoch = sum(self._batches)
+        self.smallest = min(batch_rows, *(shard.num_rows for shard in self.shards))
         self._loaded: tuple[int, int] | None = None
         self._ids_NT = torch.empty(0)
 

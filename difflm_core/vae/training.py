@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from difflm_core import collective
 from difflm_core.engines import WHOLE, Engine, OptimizerOptions, Sharding, build_engine
-from difflm_core.errors import ConfigError
 from difflm_core.latents import ACTIVE_VARIANCE
 from difflm_core.parallel import ALONE, Worker
 from difflm_core.seeds import seed_of
@@ -129,6 +128,7 @@ def train_text_vae(
     Returns:
         What validation says, and the engine that holds the trained weights.
     """
+    collective.require_shares(batches.smallest, worker, num_parts)
     device = next(vae.parameters()).device
     rows = min(batches.batch_rows, batches.num_rows)
     phases = plan_phases(recipe, rows * valid_NT.shape[1])
@@ -138,12 +138,6 @@ def train_text_vae(
     def loss_of_step(step: int, phase: str) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         batch_BT = batches.batch(step)
         rows = len(batch_BT)
-        if rows < worker.world_size * num_parts:
-            raise ConfigError(
-                f"A batch of {rows} records cannot be shared by {worker.world_size} workers in "
-                f"{num_parts} parts each. Use fewer (runtime.num_workers, "
-                "runtime.accumulation_steps), or larger batches (vae.batch_rows)."
-            )
         shape = (2, rows, vae.size.latent_dim)
         noise_2BD = (
             torch.empty(shape) if phase == LANGUAGE else _normal(seed_of(seed, "vae", step), shape)

@@ -1,39 +1,10 @@
-"""The command line, called in an empty directory."""
+"""Runs of small tables through the command line."""
 
-import logging
-import sys
 from pathlib import Path
 
 import pytest
 
-from difflm_core.cli import main
-from difflm_core.cli.console import SETTINGS
 from tests.e2e.small_runs import SMALL_ARGUMENTS
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    logger = logging.getLogger("difflm")
-    before = (logger.handlers[:], logger.level, logger.propagate)
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
-    logging.getLogger("difflm.stage").setLevel(logging.NOTSET)
-    SETTINGS.quiet = False
-
-
-@pytest.fixture
-def difflm(capsys, monkeypatch, tmp_path):
-    """Run the command line in an empty directory; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv):
-        monkeypatch.setattr(sys, "argv", ["difflm", *argv])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        output = capsys.readouterr()
-        return caught.value.code, output.out, output.err
-
-    return call
 
 
 @pytest.fixture

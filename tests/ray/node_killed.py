@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from ray.cluster_utils import Cluster
 
 from components.ray_launcher import RayLauncher, RayOptions
 from difflm_core.config_file import load_config
-from difflm_core.parallel import ignore_rows
 from difflm_core.stage import run_stage
 from difflm_core.stages.generate import STAGE
+from tests.ray.saboteurs import Sabotaged
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,6 @@ class Waits:
         return work
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A launcher whose first worker of shard 1 waits to be killed."""
-
-    launcher: Any
-    folder: str
-
-    def map_shards(self, make_worker, shards, num_workers=1, on_rows=ignore_rows):
-        waits = Waits(make_worker, self.folder)
-        self.launcher.map_shards(waits, shards, num_workers, on_rows)
-
-
 def kill_node(cluster, nodes, folder):
     mark = Path(folder, "waits")
     while not mark.exists():
@@ -93,7 +82,7 @@ def main(run, folder):
                     config.section(STAGE.config_type),
                     {"generator": str(Path(run, "generator"))},
                     str(Path(folder, "out")),
-                    Waiting(launcher, folder),
+                    Sabotaged(launcher, partial(Waits, folder=folder)),
                     seed=config.seed,
                     runtime=config.runtime,
                 )

@@ -46,14 +46,21 @@ class KilledOnce:
 
 @dataclass(frozen=True)
 class Sabotaged:
-    """A launcher whose workers are killed once."""
+    """A launcher whose work is wrapped, so that something happens to it.
+
+    Attributes:
+        launcher: Runs it.
+        wrap: Makes a saboteur of the maker of a worker, or of what a training worker does.
+    """
 
     launcher: Any
-    marker: str
+    wrap: Any
 
     def map_shards(self, make_worker, shards, num_workers=1, on_rows=ignore_rows):
-        sabotaged = KilledOnce(make_worker, self.marker)
-        self.launcher.map_shards(sabotaged, shards, num_workers, on_rows)
+        self.launcher.map_shards(self.wrap(make_worker), shards, num_workers, on_rows)
+
+    def run_workers(self, function, num_workers=1, progress=SILENT):
+        return self.launcher.run_workers(self.wrap(function), num_workers, progress)
 
 
 @dataclass(frozen=True)
@@ -82,16 +89,3 @@ class KilledInTraining:
             return self.function(worker)
         finally:
             TrainingLoop._save = original
-
-
-@dataclass(frozen=True)
-class SabotagedTraining:
-    """A launcher of whose training workers one is killed once."""
-
-    launcher: Any
-    marker: str
-    rank: int
-
-    def run_workers(self, function, num_workers=1, progress=SILENT):
-        sabotaged = KilledInTraining(function, self.marker, self.rank)
-        return self.launcher.run_workers(sabotaged, num_workers, progress)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ from difflm_core.stage import run_stage
 from difflm_core.stages.extract_latents import STAGE as EXTRACT
 from difflm_core.stages.generate import STAGE as GENERATE
 from tests.people import people_config
-from tests.ray.saboteurs import Sabotaged
+from tests.ray.saboteurs import KilledOnce, Sabotaged
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -79,7 +80,8 @@ def test_a_generation_worker_killed_within_a_shard_changes_nothing(
     launcher, people_run, undisturbed, tmp_path
 ):
     marker = tmp_path / "killed"
-    artifact = generate(people_run, tmp_path, Sabotaged(launcher, str(marker)), num_workers=2)
+    saboteur = Sabotaged(launcher, partial(KilledOnce, marker=str(marker)))
+    artifact = generate(people_run, tmp_path, saboteur, num_workers=2)
     assert marker.exists()
     assert artifact.manifest.content_hash == undisturbed.manifest.content_hash
     rows = [row for part in sorted(parts(artifact.uri)) for row in read_ids(artifact.uri, part)]

@@ -5,21 +5,13 @@ import json
 import pytest
 
 from difflm_core.stages.train_vae import STAGE
-from tests.people import people_config
+from tests.people import SAME_IN_GROUPS, people_config
 from tests.ray.commands import command
 
 pytest.importorskip("deepspeed")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
-VAE = {
-    "optimizer": "adamw",
-    "dropout": 0.0,
-    "max_tokens": 30_000,
-    "warmup_steps": 3,
-    "free_nats": 0.02,
-    "patience": 0,
-    "evaluate_every_steps": 1,
-}
+VAE = {**SAME_IN_GROUPS, "evaluate_every_steps": 1}
 
 
 def train(module, people_run, folder, runtime):

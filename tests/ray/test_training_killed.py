@@ -1,6 +1,7 @@
 """A training group whose worker is killed continues from its checkpoint, and ends the same."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from difflm_core.stage import run_stage
 from difflm_core.stages.train_diffusion import STAGE as DIFFUSION
 from difflm_core.stages.train_vae import STAGE as VAE
 from tests.people import people_config
-from tests.ray.saboteurs import SabotagedTraining
+from tests.ray.saboteurs import KilledInTraining, Sabotaged
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -41,7 +42,7 @@ def test_the_text_vae_ends_as_if_nobody_had_died(
     folders = [tmp_path_factory.mktemp("train") for _ in range(2)]
     expected = train(VAE, people_run, folders[0], launcher, ["corpus"], runtime)
     marker = folders[1] / "killed"
-    saboteur = SabotagedTraining(launcher, str(marker), rank)
+    saboteur = Sabotaged(launcher, partial(KilledInTraining, marker=str(marker), rank=rank))
     found = train(VAE, people_run, folders[1], saboteur, ["corpus"], runtime)
     assert marker.exists()
     assert found.manifest.content_hash == expected.manifest.content_hash
@@ -56,7 +57,7 @@ def test_the_diffusion_ends_as_if_nobody_had_died(launcher, people_run, tmp_path
     inputs = ["latents", "vae"]
     expected = train(DIFFUSION, people_run, folders[0], launcher, inputs, runtime)
     marker = folders[1] / "killed"
-    saboteur = SabotagedTraining(launcher, str(marker), 1)
+    saboteur = Sabotaged(launcher, partial(KilledInTraining, marker=str(marker), rank=1))
     found = train(DIFFUSION, people_run, folders[1], saboteur, inputs, runtime)
     assert marker.exists()
     assert found.manifest.content_hash == expected.manifest.content_hash

@@ -1,5 +1,4 @@
 import json
-import logging
 import re
 import subprocess
 import sys
@@ -8,7 +7,6 @@ import pytest
 
 from difflm_core import stages
 from difflm_core.cli import main
-from difflm_core.cli.console import SETTINGS
 from difflm_core.cli.model_commands import fit_config
 from difflm_core.config_file import config_markdown, load_config
 from difflm_core.stages import pipeline
@@ -23,26 +21,6 @@ def _toy_stages(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.csv").write_text("a\n1\n22\n")
     (tmp_path / "run.yaml").write_text("data: {source: data.csv}\noutput: out\n")
-    logger = logging.getLogger("difflm")
-    before = (logger.handlers[:], logger.level, logger.propagate)
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
-    logging.getLogger("difflm.stage").setLevel(logging.NOTSET)
-    SETTINGS.quiet = False
-
-
-@pytest.fixture
-def difflm(capsys, monkeypatch):
-    """Run a command line; gives exit code, stdout and stderr."""
-
-    def call(*argv):
-        monkeypatch.setattr(sys, "argv", ["difflm", *argv])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        output = capsys.readouterr()
-        return caught.value.code, output.out, output.err
-
-    return call
 
 
 def words(text):

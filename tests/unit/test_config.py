@@ -186,6 +186,27 @@ def test_a_wrong_value_in_a_file_names_the_file(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "runtime: {zero_stage: 2}",
+            "runtime.zero_stage 2 does not go with vae.optimizer 'muon', which needs whole "
+            "matrices; set vae.optimizer to 'adamw', or runtime.zero_stage to 0.",
+        ),
+        (
+            "runtime: {activation_checkpointing: true}\nvae: {injection: kv_memory}",
+            "runtime.activation_checkpointing does not go with vae.injection 'kv_memory'; set it "
+            "to false, or vae.injection to 'soft_prompt'.",
+        ),
+    ],
+)
+def test_settings_of_two_sections_that_do_not_go_together(tmp_path, text, message):
+    path = write(tmp_path, text)
+    assert message_of(path) == f"{path}: {message}"
+    assert message_of(path, ["seed=1"]) == f"{path}: {message}"
+
+
 def test_a_missing_file(tmp_path):
     path = str(tmp_path / "none.yaml")
     assert message_of(path) == (

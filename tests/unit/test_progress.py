@@ -9,8 +9,10 @@ from difflm_core import progress as progress_module
 from difflm_core.progress import (
     SILENT,
     JsonLines,
+    Messages,
     PlainLines,
     Progress,
+    Relay,
     Report,
     RichBar,
     console_sink,
@@ -192,3 +194,56 @@ def test_logging_goes_to_the_console_once():
     finally:
         logger.handlers[:], logger.level, logger.propagate = before
     assert stream.getvalue() == "INFO hello 3\n"
+
+
+class Kept:
+    """A sink that keeps all that it is told."""
+
+    interval_seconds = 0.0
+
+    def __init__(self):
+        self.told = []
+
+    def start(self, report):
+        self.told.append(("start", report.description, report.done))
+
+    def update(self, report):
+        self.told.append(("update", report.done, report.total, dict(report.metrics)))
+
+    def finish(self, report):
+        self.told.append(("finish", report.done))
+
+    def event(self, name, values):
+        self.told.append((name, values))
+
+
+def test_what_another_process_reports_is_repeated_here(monkeypatch):
+    monkeypatch.setattr(Messages, "interval_seconds", 0.0)
+    here = Kept()
+    relay = Relay(Progress([here]))
+    there = Progress(
+        [Messages(lambda kind, values: relay.repeat(kind, json.loads(json.dumps(values))))]
+    )
+    with there.track("Training", total=10, unit="steps", initial=4) as bar:
+        bar.advance(3, loss=0.5)
+        there.event("evaluation", score=1.5)
+        bar.report.total = 8
+        bar.advance(1, loss=0.25)
+    assert here.told == [
+        ("start", "Training", 4),
+        ("update", 7, 10, {"loss": 0.5}),
+        ("evaluation", {"score": 1.5}),
+        ("update", 8, 8, {"loss": 0.25}),
+        ("update", 8, 8, {"loss": 0.25}),
+        ("finish", 8),
+    ]
+
+
+def test_a_task_that_begins_again_elsewhere_closes_the_one_before():
+    here = Kept()
+    relay = Relay(Progress([here]))
+    start = {"description": "Training", "total": 10, "unit": "steps", "done": 0, "metrics": {}}
+    relay.repeat("start", start)
+    relay.repeat("start", {**start, "done": 3})
+    relay.close()
+    assert [told[0] for told in here.told] == ["start", "finish", "start", "finish"]

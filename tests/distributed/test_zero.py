@@ -11,21 +11,13 @@ from difflm_core.device import Compute
 from difflm_core.errors import ConfigError
 from difflm_core.generation.bundle import load_vae
 from difflm_core.stages.corpus import load_codec
-from tests.deepspeed.groups import train, train_in_group
-from tests.people import SETTINGS
+from tests.distributed.groups import train, train_in_group
+from tests.people import SAME_IN_GROUPS, SETTINGS
 
 pytest.importorskip("deepspeed")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-VAE = {
-    **SETTINGS["vae"],
-    "optimizer": "adamw",
-    "dropout": 0.0,
-    "max_tokens": 30_000,
-    "warmup_steps": 3,
-    "free_nats": 0.02,
-    "patience": 0,
-}
+VAE = {**SETTINGS["vae"], **SAME_IN_GROUPS}
 
 
 @pytest.fixture(scope="module")
