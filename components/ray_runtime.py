@@ -109,8 +109,8 @@ def _embedded() -> Generator[RayRuntime]:
     if ray_constants.ENABLE_RAY_CLUSTER:
         raise StageError(
             "An embedded Ray would listen on all network interfaces, since ray was imported before "
-            "DiffLM could say otherwise. Set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 in the "
-            "environment, or import ray later."
+            "DiffLM could say otherwise. Set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 and "
+            "RAY_AUTH_MODE=token in the environment, or import ray later."
         )
     folder = _short_folder()
     # Ray opens its folder to everybody; the one around it stays ours.

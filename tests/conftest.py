@@ -12,8 +12,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Ray reads it at its import, and an embedded Ray is refused without: no port beyond the loopback.
+# Ray reads both at its import, which some tests do early. Without the first, an embedded Ray is
+# refused: no port beyond the loopback.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_AUTH_MODE"] = "token"
 
 
 @pytest.fixture(autouse=True)
