@@ -3,7 +3,7 @@
     python benchmarks/data_memory.py [--rows 10000 1000000]
 
 For each size a CSV file of mixed columns is generated, then a fresh process infers its schema,
-converts it to canonical types, samples rows and writes it again. Another one runs the stage
+converts it to canonical types and writes it again. Another one runs the stage
 `serialize` on it: schema, splits, shards, codec. The peak memory of each process (less what the
 imports take), and the cells per second of each step, are printed as a table.
 """
@@ -54,7 +54,6 @@ def measure(path: Path) -> dict[str, float]:
 
     from difflm_core.data.inference import infer_schema
     from difflm_core.data.readers import open_source
-    from difflm_core.data.sampling import sample_rows
     from difflm_core.data.writers import RecordWriter
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -64,8 +63,6 @@ def measure(path: Path) -> dict[str, float]:
     inferred = time.perf_counter()
     cells = sum(batch.num_rows for batch in source.canonical_batches(schema)) * len(schema.columns)
     converted = time.perf_counter()
-    sample_rows(source.canonical_batches(schema), 10_000, seed=0)
-    sampled = time.perf_counter()
     with RecordWriter(path.with_suffix(".parquet"), schema) as writer:
         for batch in source.canonical_batches(schema):
             writer.write(batch)
@@ -74,8 +71,7 @@ def measure(path: Path) -> dict[str, float]:
     return {
         "infer": cells / (inferred - started) / 1e6,
         "convert": cells / (converted - inferred) / 1e6,
-        "sample": cells / (sampled - converted) / 1e6,
-        "write": cells / (written - sampled) / 1e6,
+        "write": cells / (written - converted) / 1e6,
         "memory": (peak - before) / 1024,
     }
 
@@ -108,10 +104,10 @@ def main() -> None:
         print(json.dumps(measure_stage(arguments.measure_stage)))
         return
     print(
-        "| rows | file MB | infer | convert | convert + sample | convert + write | memory MiB "
+        "| rows | file MB | infer | convert | convert + write | memory MiB "
         "| serialize s | serialize, memory MiB |"
     )
-    print("|-|-|-|-|-|-|-|-|-|")
+    print("|-|-|-|-|-|-|-|-|")
     for num_rows in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "table.csv"
@@ -120,7 +116,7 @@ def main() -> None:
             size = path.stat().st_size / 1e6
             print(
                 f"| {num_rows:,} | {size:.1f} | {found['infer']:.1f} | {found['convert']:.1f} | "
-                f"{found['sample']:.1f} | {found['write']:.1f} | {found['memory']:.0f} | "
+                f"{found['write']:.1f} | {found['memory']:.0f} | "
                 f"{stage['seconds']:.1f} | {stage['memory']:.0f} |",
                 flush=True,
             )

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from difflm_core.artifacts import Corpus, GeneratorBundle, SyntheticData, VaeCheckpoint
 from difflm_core.config import (
     CodecConfig,
@@ -39,13 +41,8 @@ from difflm_core.stages.serialize import STAGE as SERIALIZE
 from difflm_core.stages.train_vae import STAGE as TRAIN
 
 PLACES = (("local", 1), ("local", 2), ("ray", 1), ("ray", 2))
-# A group of workers needs Ray, and one process reads a table.
-NOT_SPREAD = {
-    ("train-vae", "local", 2),
-    ("serialize", "local", 2),
-    ("serialize", "ray", 1),
-    ("serialize", "ray", 2),
-}
+NOT_SPREAD = {("train-vae", "local", 2)}  # a group of workers needs Ray
+FILES = 16
 PROJECTED_WORKERS = (8, 64, 512)
 PROJECTED_ROWS = 100_000_000
 
@@ -77,11 +74,11 @@ def main() -> None:
 
 def compare(run: str, folder: Path, rows: int, tokens: int) -> None:
     """Measure every stage in every place that it can run in, and print the tables."""
-    serialize = Serialize(run, folder, rows)
+    corpora = Corpora(run, folder, rows)
     works: dict[str, tuple[Any, int, str]] = {
-        "serialize": (serialize, rows, "rows"),
+        "serialize": (Serialize(corpora, folder), FILES * rows, "rows"),
         "generate": (Generate(run), rows, "rows"),
-        "extract-latents": (Extract(run, folder, serialize), rows, "rows"),
+        "extract-latents": (Extract(run, folder, corpora), rows, "rows"),
         "train-vae": (Train(run), tokens, "tokens"),
     }
     print("| stage | where | workers | seconds to start | units/s after that | unit |")
@@ -136,8 +133,8 @@ class Generate:
         return rows
 
 
-class Serialize:
-    """Serializes some of sixteen files of synthetic rows, into as many shards."""
+class Corpora:
+    """Corpora of some of sixteen files of synthetic rows, in as many shards."""
 
     def __init__(self, run: str, folder: Path, rows: int) -> None:
         self.rows_of_part = rows // 16
@@ -146,47 +143,56 @@ class Serialize:
         inputs = {"generator": GeneratorBundle.open(f"{run}/generator")}
         run_stage(GENERATE, cfg, inputs, str(self.parts), runtime=RuntimeConfig())
 
-    def __call__(self, launcher: Launcher, runtime: RuntimeConfig, rows: int) -> int:
-        """Serialize `rows` rows."""
-        with _output() as output:
-            self.corpus(rows, output, launcher, runtime)
-        return rows
-
-    def corpus(
-        self,
-        rows: int,
-        output: str,
-        launcher: Launcher | None = None,
-        runtime: RuntimeConfig | None = None,
-    ) -> Any:
+    def make(self, rows: int, output: str) -> Any:
         """A corpus of `rows` rows."""
         pattern = {1: "part-00000", 4: "part-0000[0-3]", 16: "part-*"}[rows // self.rows_of_part]
         data = DataConfig(source=str(self.parts / f"{pattern}.parquet"), test_fraction=0)
         cfg = SerializeConfig(data=data, codec=CodecConfig(shard_rows=self.rows_of_part))
-        return run_stage(SERIALIZE, cfg, {}, output, launcher, runtime=runtime)
+        return run_stage(SERIALIZE, cfg, {}, output)
+
+
+class Serialize:
+    """Serializes some of sixteen files, each of which holds all the synthetic rows."""
+
+    def __init__(self, corpora: Corpora, folder: Path) -> None:
+        self.files = folder / "files"
+        self.files.mkdir()
+        table = pq.read_table([str(path) for path in sorted(corpora.parts.glob("*.parquet"))])
+        self.rows_of_file = table.num_rows
+        pq.write_table(table, self.files / "part-00.parquet")
+        for index in range(1, FILES):
+            (self.files / f"part-{index:02d}.parquet").hardlink_to(self.files / "part-00.parquet")
+
+    def __call__(self, launcher: Launcher, runtime: RuntimeConfig, rows: int) -> int:
+        """Serialize `rows` rows."""
+        pattern = {1: "part-00", 4: "part-0[0-3]", 16: "part-*"}[rows // self.rows_of_file]
+        data = DataConfig(source=str(self.files / f"{pattern}.parquet"), test_fraction=0)
+        with _output() as output:
+            run_stage(SERIALIZE, SerializeConfig(data=data), {}, output, launcher, runtime=runtime)
+        return rows
 
 
 class Extract:
     """Encodes corpora of sixteen shards or fewer."""
 
-    def __init__(self, run: str, folder: Path, serialize: Serialize) -> None:
+    def __init__(self, run: str, folder: Path, corpora: Corpora) -> None:
         self.vae = VaeCheckpoint.open(f"{run}/vae")
         self.folder = folder
-        self.serialize = serialize
-        self.corpora: dict[int, Any] = {}
+        self.corpora = corpora
+        self.made: dict[int, Any] = {}
 
     def __call__(self, launcher: Launcher, runtime: RuntimeConfig, rows: int) -> int:
         """Encode `rows` rows."""
         self.prepare(rows)
-        inputs = {"corpus": self.corpora[rows], "vae": self.vae}
+        inputs = {"corpus": self.made[rows], "vae": self.vae}
         with _output() as output:
             run_stage(EXTRACT, LatentsConfig(), inputs, output, launcher, runtime=runtime)
         return rows
 
     def prepare(self, rows: int) -> None:
         """Make the corpus of `rows` rows, once; not part of what is measured."""
-        if rows not in self.corpora:
-            self.corpora[rows] = self.serialize.corpus(rows, str(self.folder / f"corpus-{rows}"))
+        if rows not in self.made:
+            self.made[rows] = self.corpora.make(rows, str(self.folder / f"corpus-{rows}"))
 
 
 class Train:

@@ -340,10 +340,14 @@ class ArtifactWriter:
         for name in (METRICS_NAME, CONFIG_NAME, STARTED_NAME):
             storage.remove(self.path(name))
 
+    def discard_work(self) -> None:
+        """Remove what was kept to resume from."""
+        storage.remove_tree(self.path(WORK_FOLDER))
+
     def clear_leftovers(self) -> None:
         """Remove what only an unfinished artifact needs."""
         storage.remove(self.path(STARTED_NAME))
-        storage.remove_tree(self.path(WORK_FOLDER))
+        self.discard_work()
         # Of a worker that was killed, and whose shard another one has done.
         storage.remove_temporary_files(self.uri)
 

@@ -80,6 +80,14 @@ def is_dir(uri: str | os.PathLike[str]) -> bool:
     return bool(filesystem.isdir(path))
 
 
+def size(uri: str | os.PathLike[str]) -> int:
+    """Size of a file, in bytes."""
+    if is_local(uri):
+        return local_path(uri).stat().st_size
+    filesystem, path = _remote(uri)
+    return int(filesystem.size(path) or 0)
+
+
 def make_dir(uri: str | os.PathLike[str]) -> None:
     """Create a directory and its parents; nothing happens if it is there.
 

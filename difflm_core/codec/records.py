@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc_module
 from safetensors.numpy import load_file, save_file
 
 from difflm_core.codec.base import Decoded, TokenBatch
@@ -24,6 +25,8 @@ from difflm_core.codec.text_field import TextField
 from difflm_core.data.identifiers import IdentifierPattern, Sequence, infer_codes
 from difflm_core.data.schema import Column, ColumnKind, Schema
 from difflm_core.errors import ArtifactError, DataError, SchemaError
+
+pc: Any = pc_module
 
 CODEC_FORMAT_VERSION = 1
 _CODEC_JSON = "codec.json"
@@ -74,9 +77,20 @@ class RecordCodec:
 
     @classmethod
     def fit(
-        cls, schema: Schema, sample: pa.Table, options: CodecOptions | None = None
+        cls,
+        schema: Schema,
+        sample: pa.Table,
+        options: CodecOptions | None = None,
+        values: pa.Table | None = None,
     ) -> RecordCodec:
         """Compile `schema` from a sample of canonical training records.
+
+        Args:
+            schema: What the columns are.
+            sample: The records, drawn uniformly.
+            options: Sizes of the tokens' alphabets.
+            values: By column, values that must be expressible though the sample may miss them,
+                such as rare categories and extremes; nulls do not count.
 
         Raises:
             DataError: the sample has no rows.
@@ -88,13 +102,15 @@ class RecordCodec:
         fields: dict[str, Field] = {}
         identifiers: dict[str, IdentifierPattern] = {}
         for column in schema.columns:
-            values = _array(sample, column.name)
+            sampled = _array(sample, column.name)
             if column.kind is ColumnKind.IDENTIFIER:
-                identifiers[column.name] = _identifier_pattern(column, values)
+                identifiers[column.name] = _identifier_pattern(column, sampled)
             elif column.kind is ColumnKind.TEXT:
-                fields[column.name] = TextField.fit(column, values, options)
+                fields[column.name] = TextField.fit(column, sampled, options)
             elif column.kind is not ColumnKind.CONSTANT:
-                fields[column.name] = RankField.fit(column, values, options)
+                if values is not None:
+                    sampled = _with_missed(sampled, _array(values, column.name))
+                fields[column.name] = RankField.fit(column, sampled, options)
         if not fields:
             kinds = ", ".join(f"{c.name!r} is {c.kind}" for c in schema.columns)
             raise SchemaError(
@@ -239,6 +255,12 @@ class RecordCodec:
 def _array(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     column = records.column(name)
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _with_missed(sampled: pa.Array, values: pa.Array) -> pa.Array:
+    """The sampled values, and once each of `values` that is not among them."""
+    missed = pc.invert(pc.is_in(values, sampled.drop_null()))
+    return pa.concat_arrays([sampled, values.filter(missed).drop_null().unique()])
 
 
 def _identifier_pattern(column: Column, values: pa.Array) -> IdentifierPattern:

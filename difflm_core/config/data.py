@@ -98,7 +98,7 @@ class CodecConfig(Section):
         default=262_144,
         ge=1,
         description="Size of the uniform sample of training records that the codec is fitted to, "
-        "in rows.",
+        "in rows; of a larger table, that many on average.",
     )
     shard_rows: int = Field(
         default=65_536, ge=1, description="Records in one shard file of the corpus, in rows."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,24 @@ from difflm_core.data.readers import compression_of
 from difflm_core.errors import DataError
 
 
+@dataclass(frozen=True)
+class Span:
+    """A part of a file: bytes `begin` to `end`; None: to its end."""
+
+    begin: int = 0
+    end: int | None = None
+
+
+WHOLE = Span()
+
+
 @contextmanager
-def open_bytes(uri: str) -> Generator[Any]:
+def open_bytes(uri: str, span: Span = WHOLE) -> Generator[Any]:
     """Open a file as an Arrow input stream of its decompressed bytes.
+
+    Args:
+        uri: Path or URI of the file.
+        span: Part to read, of a file that is not compressed.
 
     Raises:
         DataError: the file cannot be opened, or is damaged where it is compressed.
@@ -28,7 +44,7 @@ def open_bytes(uri: str) -> Generator[Any]:
     with raw:
         compression = compression_of(uri)
         try:
-            stream: Any = pa.PythonFile(raw, mode="r")
+            stream: Any = pa.PythonFile(raw if span == WHOLE else _Part(raw, span), mode="r")
             if compression is not None:
                 stream = pa.CompressedInputStream(stream, compression)
             with stream:
@@ -40,6 +56,35 @@ def open_bytes(uri: str) -> Generator[Any]:
                 f"{uri}: found damaged or truncated {compression} data ({_first_line(error)}); "
                 "expected a complete compressed file; copy it again, or check its ending"
             ) from error
+
+
+def spans_between(uri: str, cuts: Iterable[int]) -> list[Span]:
+    """Spans that make up a file which is cut at ascending offsets; none of them is empty."""
+    size = storage.size(uri)
+    edges = [0]
+    edges += [cut for cut in cuts if 0 < cut < size]
+    return [Span(begin, end) for begin, end in zip(edges, [*edges[1:], None], strict=True)]
+
+
+class _Part:
+    """The bytes of a span, as a file that can only be read on."""
+
+    closed = False
+
+    def __init__(self, file: Any, span: Span) -> None:
+        file.seek(span.begin)
+        self._file = file
+        self._left = None if span.end is None else span.end - span.begin
+
+    def read(self, num_bytes: int) -> bytes:
+        wanted = num_bytes if self._left is None else min(num_bytes, self._left)
+        piece = bytes(self._file.read(wanted))
+        if self._left is not None:
+            self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _first_line(error: BaseException) -> str:

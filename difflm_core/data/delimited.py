@@ -6,18 +6,21 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc_module
 import pyarrow.csv as arrow_csv_module
 
-from difflm_core.data.byte_streams import open_bytes, read_head
-from difflm_core.data.readers import COMPRESSIONS, ReadOptions
+from difflm_core import storage
+from difflm_core.data.byte_streams import WHOLE, Span, open_bytes, read_head, spans_between
+from difflm_core.data.readers import COMPRESSIONS, PIECE_BYTES, ReadOptions, compression_of
 from difflm_core.errors import DataError
 
 pc: Any = pc_module
@@ -26,6 +29,7 @@ arrow_csv: Any = arrow_csv_module
 _HEAD_BYTES = 1 << 18
 _BLOCK_BYTES = 1 << 22
 _DELIMITERS = ",;\t|"
+_UTF_8 = ("utf-8", "utf8")
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -55,11 +59,12 @@ class Dialect:
 
 
 class DelimitedReader:
-    """Reads one delimited file."""
+    """Reads one delimited file, or a part of it."""
 
     def __init__(self, uri: str, options: ReadOptions) -> None:
         self.label = uri
         self._options = options
+        self._span = WHOLE
 
     @property
     def schema(self) -> pa.Schema:
@@ -171,8 +176,8 @@ class DelimitedReader:
             return "error"
 
         try:
-            with open_bytes(self.label) as stream:
-                for _ in range(self._options.skip_lines):
+            with open_bytes(self.label, self._span) as stream:
+                for _ in range(0 if self._span.begin else self._options.skip_lines):
                     _skip_line(stream)
                 reader = self._open(stream, on_invalid)
                 names = list(dialect.names)
@@ -188,14 +193,36 @@ class DelimitedReader:
         except UnicodeDecodeError:
             raise self._encoding_error(dialect.encoding) from None
         if "\n" in last_cell and self._num_quotes() % 2:
+            num_rows += self._rows_before()
             raise DataError(
                 f"{self.label}: row {num_rows} has a quote that is opened and never closed; "
                 "expected a closing quote before the end of the file; close or remove it"
             )
 
+    def pieces(self) -> list[DelimitedReader]:
+        """Cut the file between records; the pieces know the dialect of the whole file."""
+        is_plain = self.dialect.encoding.lower() in _UTF_8 and compression_of(self.label) is None
+        cuts: Iterable[int] = ()
+        if is_plain and storage.size(self.label) > PIECE_BYTES:
+            with open_bytes(self.label) as stream:
+                cuts = list(_record_starts(stream, self.dialect.delimiter, PIECE_BYTES))
+        return [self._part(span) for span in spans_between(self.label, cuts)]
+
+    def _part(self, span: Span) -> DelimitedReader:
+        part = copy(self)
+        part._span = span
+        return part
+
+    def _rows_before(self) -> int:
+        """Rows of the file before this part of it; for errors only, since they are read again."""
+        if not self._span.begin:
+            return 0
+        before = self._part(Span(0, self._span.begin))
+        return sum(batch.num_rows for batch in before.batches())
+
     def _num_quotes(self) -> int:
         total = 0
-        with open_bytes(self.label) as stream:
+        with open_bytes(self.label, self._span) as stream:
             while chunk := bytes(stream.read(_BLOCK_BYTES)):
                 total += chunk.count(b'"')
         return total
@@ -209,10 +236,8 @@ class DelimitedReader:
                 use_threads=False,
                 block_size=_BLOCK_BYTES,
                 column_names=unique,
-                skip_rows_after_names=1 if dialect.has_header else 0,
-                encoding="utf8"
-                if dialect.encoding.lower() in ("utf-8", "utf8")
-                else dialect.encoding,
+                skip_rows_after_names=int(self._has_header),
+                encoding="utf8" if dialect.encoding.lower() in _UTF_8 else dialect.encoding,
             ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=dialect.delimiter,
@@ -226,11 +251,16 @@ class DelimitedReader:
             ),
         )
 
+    @property
+    def _has_header(self) -> bool:
+        return self.dialect.has_header and not self._span.begin
+
     def _explain(self, error: Exception, ragged: list[Any], num_rows: int) -> DataError:
         if ragged:
             row = ragged[-1]
-            number = row.number - (1 if self.dialect.has_header else 0) if row.number else None
-            where = f"row {number}" if number else f"a row after row {num_rows}"
+            before = self._rows_before()
+            number = before + row.number - int(self._has_header) if row.number else None
+            where = f"row {number}" if number else f"a row after row {before + num_rows}"
             return DataError(
                 f"{self.label}: {where} has {row.actual_columns} fields, expected "
                 f"{row.expected_columns} as in the first line; correct the row (a delimiter inside "
@@ -271,6 +301,38 @@ class DelimitedReader:
                     return DataError(f"{self.label}: the text is not valid {encoding}")
                 line += chunk.count(b"\n")
                 position += len(chunk)
+
+
+def _record_starts(stream: Any, delimiter: str, distance: int) -> Iterator[int]:
+    """Offsets, about `distance` bytes apart, at which records begin.
+
+    A line feed ends a record where the quotes before it are even in number. That holds as long as
+    each one that opens stands at the start of a field, as the parser has it; where one does not,
+    the rest of the file is left whole.
+    """
+    before_field = np.frombuffer(delimiter.encode() + b'\r\n"', dtype=np.uint8)
+    offset = num_quotes = 0
+    target, last = distance, b"\n"
+    while chunk := bytes(stream.read(_BLOCK_BYTES)):
+        if not offset and chunk.startswith(codecs.BOM_UTF8):
+            chunk = chunk.replace(codecs.BOM_UTF8, b"\n\n\n", 1)
+        data = np.frombuffer(last + chunk, dtype=np.uint8)  # the first byte was seen before
+        quotes = np.flatnonzero(data[1:] == ord('"'))
+        opening = quotes[num_quotes % 2 :: 2]
+        if not np.isin(data[opening], before_field).all():
+            return
+        while target < offset + len(chunk):
+            feeds = np.flatnonzero(data[1 + target - offset :] == ord("\n")) + target - offset
+            outside = (num_quotes + np.searchsorted(quotes, feeds)) % 2 == 0
+            if not outside.any():
+                break
+            start = offset + int(feeds[np.argmax(outside)]) + 1
+            yield start
+            target = start + distance
+        num_quotes += len(quotes)
+        offset += len(chunk)
+        target = max(target, offset)
+        last = chunk[-1:]
 
 
 def _records(text: str, delimiter: str, limit: int) -> list[list[str]]:

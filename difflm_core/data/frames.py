@@ -42,6 +42,10 @@ class FrameReader:
         """Yield the rows of the table in order."""
         yield from self._table.replace_schema_metadata(None).to_batches()
 
+    def pieces(self) -> list[FrameReader]:
+        """A table in memory is one piece."""
+        return [self]
+
 
 def _from_pandas(frame: pd.DataFrame) -> pa.Table:
     if not hasattr(frame, "columns"):

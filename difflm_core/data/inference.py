@@ -1,13 +1,16 @@
-"""Infer the schema of a table in one streaming pass with bounded memory.
+"""Infer the schema of a table in one pass with bounded memory, by one reader or by many.
 
-The pass fills a `ColumnProfile` per column; the decisions below read it, from the strongest
-evidence to the weakest: constant, number, truth value, date, identifier, category, free text.
+The pass fills a `TableProfile`, merged where several workers read; the decisions below read it,
+from the strongest evidence to the weakest: constant, number, truth value, date, identifier,
+category, free text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from typing import Any
+
+import pyarrow as pa
 
 from difflm_core.data.column_rules import (
     Decision,
@@ -19,7 +22,7 @@ from difflm_core.data.column_rules import (
     typed_missing,
     unmistakable_numbers,
 )
-from difflm_core.data.profile import ColumnProfile, spellings_by_count
+from difflm_core.data.profile import ColumnProfile, TableProfile, spellings_by_count
 from difflm_core.data.readers import Source, SourceLike, open_source
 from difflm_core.data.schema import (
     NUMERIC_KINDS,
@@ -68,47 +71,61 @@ def infer_schema(
         SchemaError: the target or a declared column is not in the data.
     """
     opened = source if isinstance(source, Source) else open_source(source, **reader_options)
-    names = opened.names
-    target = target if target is not None else (declared.target if declared else None)
+    profile = begin_profile(opened, target, declared, missing_values)
+    for batch in opened.batches():
+        profile.add(batch)
+    return decide_schema(opened, profile, target=target, declared=declared)
+
+
+def begin_profile(
+    source: Source, target: str | None, declared: Schema | None, missing_values: Seq[str] = ()
+) -> TableProfile:
+    """The empty profile of a source, or of a piece of one; arguments as of `infer_schema`.
+
+    Raises:
+        SchemaError: the target or a declared column is not in the data.
+    """
+    target = _target(target, declared)
     if target is not None:
-        check_names_exist([target], names, what="target column", source=opened.label)
-    known = {column.name: column for column in declared.columns} if declared else {}
-    check_names_exist(known, names, what="declared column", source=opened.label)
-    profiles = _profile(opened, known, frozenset(missing_values))
-    columns: list[Column] = []
-    for profile in profiles:
-        columns.append(
-            _column(profile, known.get(profile.name), opened.label, untyped=opened.is_untyped)
-        )
-    return Schema(columns=tuple(columns), target=target)
+        check_names_exist([target], source.names, what="target column", source=source.label)
+    known = _by_name(declared)
+    check_names_exist(known, source.names, what="declared column", source=source.label)
+    missing = {name: frozenset(missing_values) for name in source.names}
+    for name, column in known.items():
+        missing[name] |= frozenset(column.missing_values)
+    fields = [source.schema.field(name) for name in source.names]
+    return TableProfile(pa.schema(fields), missing)
 
 
-def _profile(
-    source: Source, known: dict[str, Column], missing: frozenset[str]
-) -> list[ColumnProfile]:
-    profiles: list[ColumnProfile] | None = None
-    num_rows = 0
-    for batch in source.batches():
-        if profiles is None:
-            profiles = [
-                ColumnProfile(
-                    field.name,
-                    field.type,
-                    missing | frozenset(known[field.name].missing_values)
-                    if field.name in known
-                    else missing,
-                )
-                for field in batch.schema
-            ]
-        for profile, array in zip(profiles, batch.columns, strict=True):
-            profile.add(array)
-        num_rows += batch.num_rows
-    if not profiles or num_rows == 0:
+def decide_schema(
+    source: Source, profile: TableProfile, *, target: str | None, declared: Schema | None
+) -> Schema:
+    """Decide what the columns of a profiled source are; arguments as of `infer_schema`.
+
+    Raises:
+        DataError: the table is empty, has infinite numbers, or a column whose type cannot be
+            decided.
+        SchemaError: a declared column does not fit its values.
+    """
+    if not profile.num_rows:
         raise DataError(
             f"{source.label}: the table has no rows; expected at least one data row "
             "(is the file empty, or does it have only a header?)"
         )
-    return profiles
+    known = _by_name(declared)
+    columns = [
+        _column(column, known.get(column.name), source.label, untyped=source.is_untyped)
+        for column in profile.columns
+    ]
+    return Schema(columns=tuple(columns), target=_target(target, declared))
+
+
+def _target(target: str | None, declared: Schema | None) -> str | None:
+    return target if target is not None or declared is None else declared.target
+
+
+def _by_name(declared: Schema | None) -> dict[str, Column]:
+    return {column.name: column for column in declared.columns} if declared else {}
 
 
 def _column(

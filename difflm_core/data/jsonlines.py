@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from typing import Any, cast
 
 import pyarrow as pa
 
-from difflm_core.data.byte_streams import open_bytes
-from difflm_core.data.readers import ReadOptions
+from difflm_core import storage
+from difflm_core.data.byte_streams import WHOLE, open_bytes, spans_between
+from difflm_core.data.readers import PIECE_BYTES, ReadOptions, compression_of
 from difflm_core.errors import DataError
 
 _BATCH_ROWS = 1 << 14
@@ -25,6 +27,7 @@ class JsonLinesReader:
     def __init__(self, uri: str, options: ReadOptions) -> None:
         self.label = uri
         self._options = options
+        self._span = WHOLE
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -57,9 +60,30 @@ class JsonLinesReader:
         if rows:
             yield _batch(rows, schema)
 
+    def pieces(self) -> list[JsonLinesReader]:
+        """Cut the file between lines; the pieces know the keys and types of the whole file."""
+        _ = self.schema
+        pieces: list[JsonLinesReader] = []
+        for span in spans_between(self.label, self._line_starts()):
+            piece = copy(self)
+            piece._span = span
+            pieces.append(piece)
+        return pieces
+
+    def _line_starts(self) -> Iterator[int]:
+        if compression_of(self.label) is not None:
+            return
+        size = storage.size(self.label)
+        with storage.open_file(self.label) as file:
+            for target in range(PIECE_BYTES, size, PIECE_BYTES):
+                file.seek(target)
+                file.readline()
+                yield file.tell()
+
     def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        skipped = 0 if self._span.begin else self._options.skip_lines
         for number, line in enumerate(self._lines(), 1):
-            if not line.strip() or number <= self._options.skip_lines:
+            if not line.strip() or number <= skipped:
                 continue
             try:
                 record = json.loads(line)
@@ -78,7 +102,7 @@ class JsonLinesReader:
     def _lines(self) -> Iterator[str]:
         encoding = self._options.encoding or "utf-8-sig"
         number, rest = 1, b""
-        with open_bytes(self.label) as stream:
+        with open_bytes(self.label, self._span) as stream:
             while True:
                 chunk = bytes(stream.read(_READ_BYTES))
                 lines = (rest + chunk).split(b"\n")

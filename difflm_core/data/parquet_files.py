@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq_module
 
 from difflm_core import storage
+from difflm_core.data.readers import PIECE_CELLS
 from difflm_core.errors import DataError
 
 pq: Any = pq_module
@@ -18,10 +19,11 @@ BATCH_ROWS = 1 << 15
 
 
 class ParquetReader:
-    """Reads one Parquet file."""
+    """Reads one Parquet file, or some of its row groups."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, groups: range | None = None) -> None:
         self.label = uri
+        self._groups = groups
 
     @contextmanager
     def _open(self) -> Generator[Any]:
@@ -44,4 +46,20 @@ class ParquetReader:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the file in order."""
         with self._open() as file:
-            yield from file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
+            groups = None if self._groups is None else list(self._groups)
+            yield from file.iter_batches(BATCH_ROWS, groups, use_threads=False)
+
+    def pieces(self) -> list[ParquetReader]:
+        """Cut the file between row groups; a piece has `PIECE_CELLS` cells or a little more."""
+        with self._open() as file:
+            metadata = file.metadata
+            rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            enough = max(1, PIECE_CELLS // max(1, metadata.num_columns))
+        pieces: list[ParquetReader] = []
+        begin = held = 0
+        for index, count in enumerate(rows):
+            held += count
+            if held >= enough or index == len(rows) - 1:
+                pieces.append(ParquetReader(self.label, range(begin, index + 1)))
+                begin, held = index + 1, 0
+        return pieces or [self]

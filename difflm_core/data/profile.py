@@ -1,12 +1,13 @@
 """What one pass over a column leaves behind: counts, spellings and candidates, in bounded memory.
 
-A profile takes the arrays of a column batch by batch. It decides nothing: `inference` reads it.
+A profile takes the arrays of a column batch by batch, and can be merged with that of later rows:
+one pass, by any number of workers. It decides nothing: `inference` reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,25 @@ from difflm_core.data.storage_types import is_text_type
 from difflm_core.data.trackers import Decimals, RunningNumber, ValueCounts
 
 pc: Any = pc_module
+KeyT = TypeVar("KeyT")
 
 MAX_SPELLINGS = 1_000
+
+# Attributes that merge by adding, and by each of the two logical operations.
+_SUMS = (
+    "num_rows",
+    "num_null",
+    "num_empty",
+    "num_integer",
+    "num_padded",
+    "num_big",
+    "num_decimal",
+    "num_other",
+    "num_infinite",
+    "num_characters",
+    "num_words",
+)
+_ALL, _ANY = "all_compact_dates", "has_unsafe_integers"
 
 INTEGER_REGEX = r"^[+-]?(0|[1-9][0-9]{0,18})$"
 NUMBER_REGEX = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -86,6 +104,55 @@ class ColumnProfile:
             self.num_null += array.null_count
             present = array.drop_null()
             self._count(present.cast(pa.string()))
+
+    # Parts of a table ------------------------------------------------------------------------
+
+    def merge(self, later: ColumnProfile) -> None:
+        """Add what another profile found in later rows."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        self.all_compact_dates &= later.all_compact_dates
+        self.has_unsafe_integers |= later.has_unsafe_integers
+        self.values.merge(later.values)
+        self.decimals.merge(later.decimals)
+        self.running.merge(later.running)
+        self.num_declared_missing = _added(self.num_declared_missing, later.num_declared_missing)
+        if self.others is not None and later.others is not None:
+            others = _added(self.others, later.others)
+            self.others = others if len(others) <= MAX_SPELLINGS else None
+        else:
+            self.others = None
+        # A format that fits every cell is among the candidates wherever there is such a cell.
+        self.formats = _added(self.formats, later.formats)
+        if self.tails is None or later.tails is None:
+            self.tails = None
+        else:
+            self.tails.merge(later.tails)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was found, as JSON values."""
+        return {
+            **{name: getattr(self, name) for name in (*_SUMS, _ALL, _ANY)},
+            "num_declared_missing": self.num_declared_missing,
+            "others": self.others,
+            "formats": [[*key, hits] for key, hits in self.formats.items()],
+            "values": self.values.to_json(),
+            "decimals": self.decimals.to_json(),
+            "running": self.running.to_json(),
+            "tails": self.tails and self.tails.to_json(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `to_json` of a profile of the same column says."""
+        for name in (*_SUMS, _ALL, _ANY):
+            setattr(self, name, state[name])
+        self.num_declared_missing = state["num_declared_missing"]
+        self.others = state["others"]
+        self.formats = {(kind, fmt): hits for kind, fmt, hits in state["formats"]}
+        self.values = ValueCounts.from_json(state["values"])
+        self.decimals = Decimals.from_json(state["decimals"])
+        self.running = RunningNumber.from_json(state["running"])
+        self.tails = state["tails"] and RunningNumber.from_json(state["tails"])
 
     # Text ------------------------------------------------------------------------------------
 
@@ -280,6 +347,55 @@ class ColumnProfile:
             else:
                 self.running.add(values.astype(np.int64))
         self.num_decimal += len(values)
+
+
+class TableProfile:
+    """Profiles of all columns of a table, or of a piece of one."""
+
+    def __init__(self, schema: pa.Schema, missing: Mapping[str, frozenset[str]]) -> None:
+        """Begin with no rows.
+
+        Args:
+            schema: Raw columns of the source.
+            missing: Spellings that mean "missing", by column.
+        """
+        self.num_rows = 0
+        self.columns = [
+            ColumnProfile(field.name, field.type, missing[field.name]) for field in schema
+        ]
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows."""
+        self.num_rows += batch.num_rows
+        for column, array in zip(self.columns, batch.columns, strict=True):
+            column.add(array)
+
+    def merge(self, later: TableProfile) -> None:
+        """Add the profile of later rows."""
+        self.num_rows += later.num_rows
+        for mine, theirs in zip(self.columns, later.columns, strict=True):
+            mine.merge(theirs)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was found, as JSON values."""
+        return {
+            "num_rows": self.num_rows,
+            "columns": [column.to_json() for column in self.columns],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `to_json` of a profile of the same columns says."""
+        self.num_rows = state["num_rows"]
+        for column, found in zip(self.columns, state["columns"], strict=True):
+            column.load(found)
+
+
+def _added(left: Mapping[KeyT, int], right: Mapping[KeyT, int]) -> dict[KeyT, int]:
+    """Sums of counts by key; keys in the order in which they were first seen."""
+    sums = dict(left)
+    for key, count in right.items():
+        sums[key] = sums.get(key, 0) + count
+    return sums
 
 
 def _number_masks(texts: pa.Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
@@ -29,6 +29,9 @@ Format = Literal["csv", "jsonl", "parquet"]
 
 BATCH_CELLS = 1 << 20
 MAX_BATCH_ROWS = 1 << 16
+# Size of a piece of text, and of one of Parquet: about the same table in memory.
+PIECE_BYTES = 1 << 25
+PIECE_CELLS = 1 << 22
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 FORMATS: dict[str, Format] = {
@@ -77,6 +80,10 @@ class FileReader(Protocol):
         """Yield the rows of the file in order."""
         ...
 
+    def pieces(self) -> Seq[FileReader]:
+        """Readers of consecutive parts, which depend on the file alone."""
+        ...
+
 
 @dataclass
 class Source:
@@ -113,6 +120,16 @@ class Source:
         for _, _, batch in self.located_batches():
             yield batch
 
+    def pieces(self) -> list[Source]:
+        """Sources of consecutive parts of the table, to be read side by side.
+
+        Where it is cut depends on its files alone: text between records, Parquet between row
+        groups, compressed text and tables in memory not at all.
+        """
+        return [
+            replace(self, readers=[part]) for reader in self.readers for part in reader.pieces()
+        ]
+
     def located_batches(self) -> Iterator[tuple[str, int, pa.RecordBatch]]:
         """Yield raw batches with the name of their file and the number of their first row in it."""
         wanted = pa.schema([self.schema.field(name) for name in self._names])
@@ -125,8 +142,12 @@ class Source:
                     yield reader.label, row, piece
                     row += piece.num_rows
 
-    def canonical_batches(self, schema: Schema) -> Iterator[pa.RecordBatch]:
+    def canonical_batches(self, schema: Schema, first_row: int = 0) -> Iterator[pa.RecordBatch]:
         """Yield the rows in the canonical types of a schema.
+
+        Args:
+            schema: What the columns are.
+            first_row: For a piece: rows of its file before it, for row numbers in errors.
 
         Raises:
             DataError: a value does not fit its column; file, row and column are named.
@@ -135,7 +156,7 @@ class Source:
         from difflm_core.data.canonical import to_canonical_batch
 
         for label, row, batch in self.located_batches():
-            yield to_canonical_batch(batch, schema, source=label, first_row=row)
+            yield to_canonical_batch(batch, schema, source=label, first_row=first_row + row)
 
 
 def _conform(batch: pa.RecordBatch, wanted: pa.Schema, label: str) -> pa.RecordBatch:

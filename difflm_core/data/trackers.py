@@ -1,54 +1,106 @@
-"""Bounded-memory accumulators of one column: value counts, running numbers, decimals."""
+"""Bounded-memory accumulators of one column: value counts, running numbers, decimals.
+
+Each one takes the next rows by `add`, the rows after those by `merge` of another's, and goes
+between processes as JSON.
+"""
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import datasketches as datasketches_module
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc_module
 
-from difflm_core.data.hashing import DistinctCounter, hash_strings
-
 pc: Any = pc_module
+datasketches: Any = datasketches_module
 
 MAX_TRACKED_VALUES = 10_000
 MAX_TRACKED_CHARACTERS = 1_000_000
 MAX_SAMPLE = 2_000
+# 2^14 registers of 8 bits: 16 KiB, and a standard error below 1 %.
+_LOG2_REGISTERS = 14
 
 
 class ValueCounts:
-    """Exact counts of values while there are few, and an approximate number of distinct ones."""
+    """Exact counts of values while there are few, and an approximate number of distinct ones.
+
+    The number comes from a HyperLogLog sketch (Flajolet et al. 2007; Apache DataSketches).
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, int] | None = {}
         self.sample: list[str] = []
         self._characters = 0
-        self._distinct = DistinctCounter()
+        self._distinct: Any = None  # a sketch, once there is no exact count
 
     def add(self, values: pa.Array, counts: npt.NDArray[np.int64]) -> None:
         """Add different values (no nulls) with how often each occurs."""
-        self._distinct.add(hash_strings(values))
-        if len(self.sample) < MAX_SAMPLE:
-            self.sample.extend(values.slice(0, MAX_SAMPLE - len(self.sample)).to_pylist())
-        if self.counts is None:
+        texts = values.to_pylist()
+        self._add_sample(texts)
+        if self.counts is None or len(texts) > MAX_TRACKED_VALUES:
+            self._sketch(texts)
+        else:
+            self._add_counts(self.counts, zip(texts, counts.tolist(), strict=True))
+
+    def merge(self, later: ValueCounts) -> None:
+        """Add the values of later rows."""
+        self._add_sample(later.sample)
+        if later.counts is not None and self.counts is not None:
+            self._add_counts(self.counts, later.counts.items())
             return
-        if len(values) > MAX_TRACKED_VALUES:
-            self.counts = None
-            return
-        for value, count in zip(values.to_pylist(), counts.tolist(), strict=True):
-            before = self.counts.get(value)
-            if before is None:
-                self._characters += len(value)
-            self.counts[value] = (before or 0) + count
-        if len(self.counts) > MAX_TRACKED_VALUES or self._characters > MAX_TRACKED_CHARACTERS:
-            self.counts = None
+        union = datasketches.hll_union(_LOG2_REGISTERS)
+        for part in (self, later):
+            part._sketch([])
+            union.update(part._distinct)
+        self._distinct = union.get_result(datasketches.HLL_8)
 
     @property
     def num_distinct(self) -> int:
         """Number of distinct values: exact up to 10,000, else within about 1 %."""
-        return self._distinct.estimate() if self.counts is None else len(self.counts)
+        return round(self._distinct.get_estimate()) if self.counts is None else len(self.counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        sketch = self._distinct and b64encode(self._distinct.serialize_compact()).decode()
+        return {"counts": self.counts, "sample": self.sample, "sketch": sketch}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> ValueCounts:
+        """Inverse of `to_json`."""
+        made = cls()
+        made.sample = state["sample"]
+        made.counts = state["counts"]
+        made._characters = sum(map(len, made.counts or ()))
+        if state["sketch"]:
+            made._distinct = datasketches.hll_sketch.deserialize(b64decode(state["sketch"]))
+        return made
+
+    def _add_sample(self, texts: list[str]) -> None:
+        if len(self.sample) < MAX_SAMPLE:
+            self.sample.extend(texts[: MAX_SAMPLE - len(self.sample)])
+
+    def _add_counts(self, counts: dict[str, int], more: Iterable[tuple[str, int]]) -> None:
+        for value, count in more:
+            before = counts.get(value)
+            if before is None:
+                self._characters += len(value)
+            counts[value] = (before or 0) + count
+        if len(counts) > MAX_TRACKED_VALUES or self._characters > MAX_TRACKED_CHARACTERS:
+            self._sketch([])
+
+    def _sketch(self, texts: list[str]) -> None:
+        """Count by the sketch from here on, first what was counted exactly, then `texts`."""
+        if self._distinct is None:
+            self._distinct = datasketches.hll_sketch(_LOG2_REGISTERS, datasketches.HLL_8)
+        update = self._distinct.update
+        for text in [*(self.counts or ()), *texts]:
+            update(text)
+        self.counts = None
 
 
 class RunningNumber:
@@ -81,6 +133,33 @@ class RunningNumber:
         if self.first is None:
             self.first = int(numbers[0])
         self.last = int(numbers[-1])
+
+    def merge(self, later: RunningNumber) -> None:
+        """Add the numbers of later rows."""
+        if later.first is None or later.minimum is None or later.maximum is None:
+            return
+        if self.last is None or self.minimum is None or self.maximum is None:
+            self.__dict__.update(later.__dict__)
+            return
+        steps = {self.step, later.step, later.first - self.last} - {None}
+        self.is_sequence = self.is_sequence and later.is_sequence and len(steps) == 1
+        self.is_sequence = self.is_sequence and later.first > self.last
+        self.step = self.step or later.first - self.last
+        self.count += later.count
+        self.minimum = min(self.minimum, later.minimum)
+        self.maximum = max(self.maximum, later.maximum)
+        self.last = later.last
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> RunningNumber:
+        """Inverse of `to_json`."""
+        made = cls()
+        made.__dict__.update(state)
+        return made
 
 
 class Decimals:
@@ -128,6 +207,25 @@ class Decimals:
             self.has_fraction = True
             wide, values = wide[open_values], values[open_values]
             self._raise_to(self.most + 1)
+
+    def merge(self, other: Decimals) -> None:
+        """Add the numbers of other rows."""
+        self.most = None if other.most is None or self.most is None else max(self.most, other.most)
+        self.spelled |= other.spelled
+        self.has_plain_integral |= other.has_plain_integral
+        self.has_fraction |= other.has_fraction
+        self.has_exponent |= other.has_exponent
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return {**self.__dict__, "spelled": sorted(self.spelled)}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> Decimals:
+        """Inverse of `to_json`."""
+        made = cls()
+        made.__dict__.update({**state, "spelled": set(state["spelled"])})
+        return made
 
     def _raise_to(self, digits: int) -> None:
         if self.most is not None:

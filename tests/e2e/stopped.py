@@ -31,6 +31,8 @@ def stop_at(number, when, file):
 
 
 if __name__ == "__main__":
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     name, when, file, *arguments = sys.argv[1:]
     stop_at(signal.Signals[name], when, file)
     main(arguments)

@@ -1,3 +1,4 @@
+import json
 import uuid
 
 import numpy as np
@@ -5,7 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from difflm_core.data.inference import infer_schema
+from difflm_core.data.inference import begin_profile, decide_schema, infer_schema
+from difflm_core.data.readers import open_source
 from difflm_core.data.schema import Column, ColumnKind, Schema
 from difflm_core.errors import SchemaError
 
@@ -13,8 +15,27 @@ K = ColumnKind
 
 
 def column_of(values, name="v", **options):
-    """Schema column inferred for texts, as a CSV file would give them."""
-    return infer_schema(pa.table({name: pa.array(values, pa.string())}), **options).column(name)
+    """Schema column inferred for texts, as a CSV file would give them, by one reader or three."""
+    table = pa.table({name: pa.array(values, pa.string())})
+    column = infer_schema(table, **options).column(name)
+    assert column == inferred_by(3, table, **options).column(name)
+    return column
+
+
+def inferred_by(num_readers, table, target=None, declared=None, missing_values=()):
+    """Schema decided from the profiles of as many parts, sent from process to process."""
+    source = open_source(table)
+    options = {"target": target, "declared": declared}
+    whole = begin_profile(source, target, declared, missing_values)
+    size = -(-table.num_rows // num_readers)
+    for start in range(0, table.num_rows, size):
+        part = begin_profile(source, target, declared, missing_values)
+        for batch in table.slice(start, size).to_batches():
+            part.add(batch)
+        sent = begin_profile(source, target, declared, missing_values)
+        sent.load(json.loads(json.dumps(part.to_json())))
+        whole.merge(sent)
+    return decide_schema(source, whole, **options)
 
 
 @pytest.mark.parametrize(
@@ -215,3 +236,30 @@ def test_declared_fields_win_and_the_data_gives_the_rest():
     unknown = Schema(columns=(Column(name="zap", kind=K.CATEGORICAL),))
     with pytest.raises(SchemaError, match=r"declared column 'zap' does not exist; nearest: 'zip'"):
         infer_schema(table, declared=unknown)
+
+
+@pytest.mark.parametrize("num_readers", [1, 4])
+def test_the_number_of_different_values_is_an_estimate_where_there_are_many(num_readers):
+    values = [f"{'even' if i % 2 else 'odd'} words {i % 15_000}" for i in range(20_000)]
+    schema = inferred_by(num_readers, pa.table({"v": values}))
+    assert schema.column("v").distinct == pytest.approx(15_000, rel=0.03)
+
+
+def test_readers_agree_on_columns_that_are_stored_with_a_type():
+    numbers = np.random.default_rng(0)
+    table = pa.table({
+        "row": np.arange(500),
+        "count": numbers.integers(0, 9, 500),
+        "amount": numbers.normal(size=500).round(2),
+        "far": [*[0.5] * 499, 1e300],
+        "flag": numbers.random(500) < 0.5,
+        "day": pa.array(numbers.integers(0, 20_000, 500), pa.int32()).cast(pa.date32()),
+        "empty": pa.nulls(500, pa.float64()),
+        "code": [f"CUST-{i:06d}" for i in range(7, 507)],
+        "late": [None] * 400 + ["x", "y"] * 50,
+        "group": pd.Categorical(["a", "b"] * 250),
+    })  # fmt: skip
+    schema = infer_schema(table)
+    assert schema.column("code").pattern == r"CUST\-{from 507, 6 digits}"
+    for num_readers in (2, 7, 500):
+        assert inferred_by(num_readers, table) == schema

@@ -1,4 +1,4 @@
-"""Splits, samples and identifiers: functions of the row index, whatever the batches."""
+"""Splits and identifiers: functions of the row index, whatever the batches."""
 
 import re
 import uuid
@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difflm_core.data.hashing import DistinctCounter, hash_strings
 from difflm_core.data.identifiers import IdentifierPattern, infer_codes, permute
-from difflm_core.data.sampling import sample_rows
 from difflm_core.data.splits import plan_splits
 from difflm_core.errors import DataError, SchemaError
 
@@ -55,37 +53,6 @@ def test_splits_depend_on_the_seed_and_mix_the_rows():
     )
     assert (first != second).mean() > 0.2
     assert abs(int((first[:5_000] == 2).sum()) - 500) < 80
-
-
-@quick
-@given(
-    rows=st.integers(1, 2_000),
-    wanted=st.integers(1, 300),
-    seed=st.integers(0, 2**32),
-    size=st.integers(1, 700),
-)
-def test_sample_does_not_depend_on_batches(rows, wanted, seed, size):
-    table = pa.table({"i": list(range(rows))})
-    once = sample_rows([table], wanted, seed)
-    cut = sample_rows(table.to_batches(max_chunksize=size), wanted, seed)
-    assert once.equals(cut)
-    values = once.column("i").to_pylist()
-    assert values == sorted(set(values))
-    assert len(values) == min(rows, wanted)
-
-
-def test_sample_is_uniform():
-    table = pa.table({"i": list(range(100))})
-    hits = np.zeros(100)
-    for seed in range(600):
-        hits[sample_rows([table], 10, seed).column("i").to_numpy()] += 1
-    assert hits.min() > 30
-    assert hits.max() < 95
-
-
-def test_sample_of_nothing():
-    with pytest.raises(DataError, match="no rows to sample"):
-        sample_rows([], 5, 0)
 
 
 @quick
@@ -152,15 +119,3 @@ def test_patterns_outside_the_language(text):
 def test_codes_without_a_common_form():
     assert infer_codes(["Ann Ash", "Bob Birch"]) is None
     assert infer_codes(["a-1", "b_22", "c/d"]) is None
-
-
-def test_distinct_counter_and_string_hash():
-    counter = DistinctCounter()
-    for start in range(0, 200_000, 50_000):
-        values = pa.array([f"value {i % 150_000}" for i in range(start, start + 50_000)])
-        counter.add(hash_strings(values))
-    assert counter.estimate() == pytest.approx(150_000, rel=0.03)
-    values = pa.array(["", "a", "b", "ab", "ba", "a" * 50, "ä", "a\0", "\0a"])
-    hashes = hash_strings(values)
-    assert len(set(hashes.tolist())) == len(values)
-    assert np.array_equal(hash_strings(values.slice(3, 4)), hashes[3:7])
