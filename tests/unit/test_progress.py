@@ -242,7 +242,7 @@ def test_what_another_process_reports_is_repeated_here(monkeypatch):
 def test_a_task_that_begins_again_elsewhere_closes_the_one_before():
     here = Kept()
     relay = Relay(Progress([here]))
-    start = {"description": "Training", "total": 10, "unit": "steps", "done": 0, "metrics": {}}
+    start = {"description": "Training", "total": 10, "unit": "steps", "done": 0, "contents": {}}
     relay.repeat("start", start)
     relay.repeat("start", {**start, "done": 3})
     relay.close()
