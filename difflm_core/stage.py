@@ -45,6 +45,7 @@ from difflm_core.outputs import OutputPlan, Replace, discard_output, locked_outp
 from difflm_core.parallel import Launcher, LocalLauncher, set_threads
 from difflm_core.progress import JsonLines, Progress, Sink, Tally
 from difflm_core.recipe import fingerprint, source_hashes
+from difflm_core.tensorboard import require_tensorboard, tensorboard_sinks
 from difflm_core.usage import Meter
 
 _LOGGER = logging.getLogger("difflm.stage")
@@ -222,8 +223,10 @@ def run_stage(
         StageError: the output folder holds something else or was made with other settings, or the
             stage could not finish.
         ArtifactError: an input, or the output that would be reused, is damaged or unfinished.
+        ConfigError: `runtime.tensorboard` is set, and curves cannot be written.
     """
     runtime = runtime or RuntimeConfig()
+    require_tensorboard(runtime.tensorboard, output_uri)
     opened = open_inputs(stage, inputs, verify=False)
     recipe = make_recipe(stage, cfg, opened, seed)
     plan = plan_stage(stage, recipe, output_uri, replace)
@@ -237,7 +240,11 @@ def run_stage(
         artifact.verify()
     with _explain_disk(stage, output_uri):
         storage.make_dir(output_uri)
-        with locked_output(stage.name, output_uri), _metrics_file(output_uri) as metrics:
+        with (
+            locked_output(stage.name, output_uri),
+            _metrics_file(output_uri) as metrics,
+            tensorboard_sinks(runtime.tensorboard, stage.name) as curves,
+        ):
             if plan.status == "replace":
                 discard_output(output_uri, stage.name)
             verb = "continues in" if plan.status == "resume" else "writes"
@@ -258,7 +265,7 @@ def run_stage(
                     launcher,
                     seed,
                     runtime,
-                    [*sinks, *launcher.sinks, JsonLines(metrics)],
+                    [*sinks, *launcher.sinks, *curves, JsonLines(metrics)],
                 )
 
 
