@@ -1,7 +1,9 @@
 """Progress of stages as metrics of Ray, which every node offers to Prometheus.
 
-The process that runs a stage gives its numbers to the node it is on; Ray adds the prefix `ray_`.
-docs/watching.md lists them. The names of columns are the only text of a table that appears.
+The process that runs a stage gives its numbers to the node it is on; Ray adds the prefix `ray_`,
+brings them to the endpoint every ten seconds and when the process ends, and drops a gauge that has
+not been set for twenty. So gauges show what goes on, counters what has been done. docs/watching.md
+lists them. The names of columns are the only text of a table that appears.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ _COUNTERS = {
         "Tries for a generated row that were rejected, of finished stages.",
         ("stage", "column", "reason"),
     ),
+    "difflm_stage_seconds_total": ("Time that finished stages took.", ("stage",)),
+    "difflm_stage_cpu_seconds_total": ("Processor time of all their processes.", ("stage",)),
+    "difflm_stage_gpu_seconds_total": ("GPU time of all their processes.", ("stage",)),
 }
 _GAUGES = {
     "difflm_progress_ratio": ("Share of a task that is done.", ("stage", "task")),
@@ -26,10 +31,10 @@ _GAUGES = {
     "difflm_tokens_per_second": ("Tokens gone through per second.", ("stage", "task")),
     "difflm_loss": ("Loss of the last training step.", ("stage", "task")),
     "difflm_metric": ("Other metrics of a training.", ("stage", "task", "metric")),
-    "difflm_stage_duration_seconds": ("Time that a finished stage took.", ("stage",)),
-    "difflm_stage_cpu_seconds": ("Processor time of all its processes.", ("stage",)),
-    "difflm_stage_gpu_seconds": ("GPU time of all its processes.", ("stage",)),
-    "difflm_stage_peak_memory_bytes": ("Largest memory of one of its processes.", ("stage",)),
+    "difflm_stage_peak_memory_bytes": (
+        "Largest memory of a process of a finished stage.",
+        ("stage",),
+    ),
 }
 
 
@@ -69,7 +74,8 @@ class RayMetrics:
     def finish(self, report: Report) -> None:
         """Set the last state of a task."""
         self.update(report)
-        self._counted.clear()
+        for key in [key for key in self._counted if key[0] == id(report)]:
+            del self._counted[key]
 
     def event(self, name: str, values: dict[str, Any]) -> None:
         """Remember which stage runs; set what a finished one has used."""
@@ -77,16 +83,14 @@ class RayMetrics:
             self._stage = values["stage"]
         if name != "stage_finished" or not self._is_on():
             return
-        self._set("difflm_stage_duration_seconds", values["duration_seconds"])
-        self._set("difflm_stage_cpu_seconds", values["cpu_hours"] * 3600)
-        self._set("difflm_stage_gpu_seconds", values["gpu_hours"] * 3600)
+        self._add("difflm_stage_seconds_total", values["duration_seconds"])
+        self._add("difflm_stage_cpu_seconds_total", values["cpu_hours"] * 3600)
+        self._add("difflm_stage_gpu_seconds_total", values["gpu_hours"] * 3600)
         peaks = (values["peak_memory_bytes"], values["worker_peak_memory_bytes"])
         self._set("difflm_stage_peak_memory_bytes", max(peak or 0 for peak in peaks))
         for column, reasons in values.get("rejections", {}).items():
             for reason, count in reasons.items():
-                self._metric("difflm_rejections_total").inc(
-                    count, {"stage": self._stage, "column": column, "reason": reason}
-                )
+                self._add("difflm_rejections_total", count, column=column, reason=reason)
 
     def _is_on(self) -> bool:
         # Importing Ray would settle where an embedded one listens, too early.
@@ -96,14 +100,17 @@ class RayMetrics:
     def _set(self, name: str, value: float, **tags: str) -> None:
         self._metric(name).set(value, {"stage": self._stage, **tags})
 
+    def _add(self, name: str, value: float, **tags: str) -> None:
+        # Ray's counters refuse zero.
+        if value > 0:
+            self._metric(name).inc(value, {"stage": self._stage, **tags})
+
     def _count_up(self, report: Report, unit: str, count: float) -> None:
         """Count what has been done since the last update."""
         key = (id(report), unit)
         more = count - self._counted.get(key, 0)
-        if more > 0:
-            tags = {"stage": self._stage, "task": report.description}
-            self._metric(f"difflm_{unit}_total").inc(more, tags)
-            self._counted[key] = count
+        self._add(f"difflm_{unit}_total", more, task=report.description)
+        self._counted[key] = count
 
     def _metric(self, name: str) -> Any:
         """Make a metric when it is needed first: Ray must run by then."""

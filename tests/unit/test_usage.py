@@ -35,7 +35,7 @@ def test_a_meter_reads_processor_time_portion_by_portion():
     first = meter.take()
     time.sleep(0.1)  # takes no processor time
     second = meter.take()
-    assert 0.1 <= first.cpu_seconds < 0.15
+    assert 0.1 <= first.cpu_seconds < 0.2
     assert second.cpu_seconds < 0.05
     assert first.gpu_seconds == 0
     assert first.peak_memory_bytes > 1_000_000
