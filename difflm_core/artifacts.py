@@ -73,7 +73,7 @@ class Provenance(_Record):
         git_commit: revision of the library's checkout.
         worker_peak_memory_bytes: largest memory of any worker process; None if there was none.
         cpu_hours: processor time of all processes that worked for the stage.
-        gpu_hours: time in which they held tensors on a GPU, once for each GPU.
+        gpu_hours: time that those of them with tensors on a GPU worked, once for each GPU.
     """
 
     created_utc: str

@@ -19,7 +19,7 @@ class Usage:
 
     Attributes:
         cpu_seconds: Processor time of all threads.
-        gpu_seconds: Time in which a process held tensors on a GPU, once for each such GPU.
+        gpu_seconds: Time that processes with tensors on a GPU worked, once for each such GPU.
         peak_memory_bytes: Largest resident memory of any one process; None if no system told.
     """
 
