@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	  echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,train,ray,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,train,ray,tracking,dev]'
 	@touch $@
 
 demo: setup  ## Adult from table to report: all six stages, then open the report
@@ -64,7 +64,7 @@ docs: setup  ## Write docs/config.md from the configuration model
 lock: setup  ## Write requirements.lock: the versions in .venv, and those of the other extras
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(VENV)/installed.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed \
-	  --report $(VENV)/lock.json -c $(VENV)/installed.txt '.[eval,dev,train,ray,kfp,serve]'
+	  --report $(VENV)/lock.json -c $(VENV)/installed.txt '.[eval,dev,train,ray,tracking,kfp,serve]'
 	$(BIN)/python .ci/lock.py $(VENV)/lock.json $(LOCK)
 
 clean:  ## Remove the virtual environment and caches (runs are kept)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from components.ray_metrics import RayMetrics
 from components.ray_runtime import ray_runtime
 from components.worker_size import WorkerSize, share_cpus
 from difflm_core.config import RuntimeConfig
@@ -26,7 +27,8 @@ from difflm_core.parallel import (
     ignore_rows,
     not_done,
 )
-from difflm_core.progress import SILENT, Progress
+from difflm_core.progress import SILENT, Progress, Sink
+from difflm_core.usage import NOTHING, Usage
 
 if TYPE_CHECKING:
     from components.ray_runtime import RayRuntime
@@ -85,6 +87,9 @@ class RayLauncher:
         self.options = options
         self._stack = contextlib.ExitStack()
         self._started: RayRuntime | None = None
+        self._used = NOTHING
+        # It waits for Ray, too: a stage that needs none reports nothing there.
+        self.sinks: Sequence[Sink] = [RayMetrics()]
 
     def __enter__(self) -> RayLauncher:
         return self
@@ -92,6 +97,11 @@ class RayLauncher:
     def __exit__(self, *_: object) -> None:
         self._started = None
         self._stack.close()
+
+    def take_usage(self) -> Usage:
+        """What worker processes have used since the last call; see `Launcher.take_usage`."""
+        used, self._used = self._used, NOTHING
+        return used
 
     def map_shards(
         self,
@@ -121,7 +131,7 @@ class RayLauncher:
             logs=runtime.logs,
         )
         with _kept_logs(runtime):
-            ShardPool(make_worker, options, on_rows).run(missing)
+            self._used += ShardPool(make_worker, options, on_rows).run(missing)
 
     def run_workers(
         self,
@@ -148,7 +158,9 @@ class RayLauncher:
             storage=self.options.train_storage,
         )
         with _kept_logs(runtime):
-            return run_group(function, options, progress)
+            results, used = run_group(function, options, progress)
+        self._used += used
+        return results
 
     def _start(self) -> RayRuntime:
         if self._started is None:

@@ -24,6 +24,7 @@ from components.worker_size import WorkerSize, word_resources
 from difflm_core import storage
 from difflm_core.errors import DiffLMError, StageError
 from difflm_core.parallel import OnRows, Shard, ShardRunner, ShardWorker, set_threads
+from difflm_core.usage import NOTHING, Meter, Usage
 
 _LOGGER = logging.getLogger("difflm.ray")
 
@@ -37,15 +38,19 @@ class ShardActor:
         set_threads(num_threads)
         enter_folder(folder)
         self._runner = ShardRunner(make_worker)
+        self._meter = Meter(whole_process=True)
 
     def ready(self) -> None:
         """Return as soon as the process has a place."""
 
-    def do(self, shard: Shard) -> int:
-        """Do a shard, unless another actor has finished it since; return the rows done here."""
-        if storage.exists(shard.output):
-            return 0
-        return self._runner.run(shard)
+    def do(self, shard: Shard) -> tuple[int, Usage]:
+        """Do a shard, unless another actor has finished it since.
+
+        Returns:
+            The rows done here, and what this process has used since its last shard.
+        """
+        num_rows = 0 if storage.exists(shard.output) else self._runner.run(shard)
+        return num_rows, self._meter.take()
 
 
 def enter_folder(folder: str) -> None:
@@ -89,9 +94,12 @@ class ShardPool:
         self._losses: Counter[int] = Counter()
         self._failed_starts = 0
         self._last_seen = time.monotonic()
+        self._used = NOTHING
 
-    def run(self, shards: Sequence[Shard]) -> None:
-        """Do all shards.
+    def run(self, shards: Sequence[Shard]) -> Usage:
+        """Do all shards, and return what the actors have used.
+
+        An actor that dies takes the account of its last shard along.
 
         Raises:
             StageError: an actor finds no place, or what replaces it dies, too.
@@ -106,6 +114,7 @@ class ShardPool:
             running = [actor for actor, _ in self._running.values()]
             for actor in [*self._starting.values(), *running]:
                 ray.kill(actor)
+        return self._used
 
     def _start_actors(self) -> None:
         """Have as many actors as there are shards for, up to the limit."""
@@ -163,7 +172,7 @@ class ShardPool:
     def _take_finished(self, ref: Any) -> None:
         actor, shard = self._running.pop(ref)
         try:
-            num_rows = cast("int", ray.get(ref))
+            num_rows, used = cast("tuple[int, Usage]", ray.get(ref))
         except RayTaskError as error:
             ray.kill(actor)
             raise_cause(error)
@@ -178,6 +187,7 @@ class ShardPool:
                 "The output must be in storage that all nodes of the cluster share, such as "
                 "s3://... or a network folder."
             )
+        self._used += used
         self._on_rows(num_rows)
         self._give_next(actor)
 

@@ -22,6 +22,7 @@ from components.worker_size import WorkerSize
 from difflm_core.errors import DiffLMError, StageError
 from difflm_core.parallel import Worker, set_threads
 from difflm_core.progress import SILENT, Messages, Progress, Relay
+from difflm_core.usage import NOTHING, Meter, Usage
 
 ResultT = TypeVar("ResultT")
 
@@ -51,15 +52,17 @@ class GroupOptions:
 
 
 class _Results:
-    """Keeps what the workers return and report; Ray Train itself keeps what rank 0 returns."""
+    """Keeps what the workers return, use and report; Ray Train keeps what rank 0 returns."""
 
     def __init__(self) -> None:
         self.world_size = 0
         self.values: dict[int, Any] = {}
+        self.used = NOTHING
         self.error: DiffLMError | None = None
         self.messages: list[tuple[str, dict[str, Any]]] = []
 
-    def put(self, rank: int, world_size: int, value: Any) -> None:
+    def put(self, rank: int, world_size: int, value: Any, used: Usage) -> None:
+        self.used += used
         # A group that starts again with another size leaves nothing of the earlier one.
         if world_size != self.world_size:
             self.world_size, self.values = world_size, {}
@@ -78,17 +81,20 @@ class _Results:
     def failed(self) -> DiffLMError | None:
         return self.error
 
-    def by_rank(self) -> list[Any]:
-        return [self.values[rank] for rank in range(self.world_size)]
+    def by_rank(self) -> tuple[list[Any], Usage]:
+        return [self.values[rank] for rank in range(self.world_size)], self.used
 
 
 def run_group(
     function: Callable[[Worker], ResultT], options: GroupOptions, progress: Progress = SILENT
-) -> list[ResultT]:
-    """Run `function` in every worker of a group; return the results in the order of ranks.
+) -> tuple[list[ResultT], Usage]:
+    """Run `function` in every worker of a group.
 
     A group of one goes through Ray Train as well, though a group costs 10 to 30 seconds to start:
     so the death of a worker is survived whatever the size, and the driver needs no GPU.
+
+    Returns:
+        The results in the order of ranks, and what the workers that came to the end have used.
 
     Raises:
         StageError: workers died more often than allowed.
@@ -159,6 +165,7 @@ def _worker_loop(
             # Ray Train starts a group again after any error. One that was explained would come
             # again: end at once, and the driver raises it.
             return
+        meter = Meter(whole_process=True)
         set_threads(num_threads)
         enter_folder(folder)
         context = ray.train.get_context()
@@ -170,7 +177,7 @@ def _worker_loop(
         except DiffLMError as error:
             ray.get(results.fail.remote(error))
             raise
-        ray.get(results.put.remote(rank, world_size, value))
+        ray.get(results.put.remote(rank, world_size, value, meter.take()))
 
     return loop
 

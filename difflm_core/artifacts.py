@@ -62,7 +62,19 @@ class InputEntry(_Record):
 
 
 class Provenance(_Record):
-    """When, where and how long: what differs between two equal runs."""
+    """When, where and how long: what differs between two equal runs.
+
+    Attributes:
+        created_utc: when the artifact was complete.
+        duration_seconds: time that its last run took.
+        peak_memory_bytes: largest memory of the process that ran the stage.
+        num_workers: `runtime.num_workers`.
+        versions: of Python and of the libraries that decide results.
+        git_commit: revision of the library's checkout.
+        worker_peak_memory_bytes: largest memory of any worker process; None if there was none.
+        cpu_hours: processor time of all processes that worked for the stage.
+        gpu_hours: time that those of them with tensors on a GPU worked, once for each GPU.
+    """
 
     created_utc: str
     duration_seconds: float
@@ -70,6 +82,10 @@ class Provenance(_Record):
     num_workers: int
     versions: dict[str, str]
     git_commit: str | None = None
+    # Manifests of earlier versions lack these.
+    worker_peak_memory_bytes: int | None = None
+    cpu_hours: float | None = None
+    gpu_hours: float | None = None
 
 
 class Manifest(_Record):

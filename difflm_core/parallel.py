@@ -25,7 +25,8 @@ from typing import Any, Protocol, TypeVar
 
 from difflm_core import storage
 from difflm_core.errors import StageError
-from difflm_core.progress import SILENT, Progress
+from difflm_core.progress import SILENT, Progress, Sink
+from difflm_core.usage import NOTHING, Meter, Usage
 
 _LOGGER = logging.getLogger("difflm.parallel")
 ResultT = TypeVar("ResultT")
@@ -82,6 +83,15 @@ def not_done(shards: Sequence[Shard]) -> list[Shard]:
 class Launcher(Protocol):
     """Where the work of a stage runs."""
 
+    @property
+    def sinks(self) -> Sequence[Sink]:
+        """Where else a stage reports, such as the monitoring of a cluster."""
+        ...
+
+    def take_usage(self) -> Usage:
+        """What worker processes have used since the last call; not what this process has."""
+        ...
+
     def run_workers(
         self,
         function: Callable[[Worker], ResultT],
@@ -125,6 +135,14 @@ class LocalLauncher:
     for more, each with its share of the cores.
     """
 
+    sinks: Sequence[Sink] = ()
+    _used = NOTHING
+
+    def take_usage(self) -> Usage:
+        """What worker processes have used since the last call; see `Launcher.take_usage`."""
+        used, self._used = self._used, NOTHING
+        return used
+
     def run_workers(
         self,
         function: Callable[[Worker], ResultT],
@@ -158,7 +176,8 @@ class LocalLauncher:
             for shard in missing:
                 runner.run(shard, on_rows)
             return
-        _map_in_processes(make_worker, missing, min(num_workers, len(missing)), on_rows)
+        num_workers = min(num_workers, len(missing))
+        self._used += _map_in_processes(make_worker, missing, num_workers, on_rows)
 
 
 def set_threads(num_threads: int) -> None:
@@ -210,6 +229,7 @@ class _PoolProcess:
     """What a process of the pool keeps between shards."""
 
     runner: ShardRunner | None = None
+    meter: Meter | None = None
 
 
 _POOL_PROCESS = _PoolProcess()
@@ -223,11 +243,13 @@ def _start_process(make_worker: Callable[[], ShardWorker], num_threads: int) -> 
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _POOL_PROCESS.runner = ShardRunner(make_worker)
+    _POOL_PROCESS.meter = Meter(whole_process=True)
 
 
-def _do_shard_in_process(shard: Shard) -> int:
-    assert _POOL_PROCESS.runner is not None  # noqa: S101 - set by the pool's initializer
-    return _POOL_PROCESS.runner.run(shard)
+def _do_shard_in_process(shard: Shard) -> tuple[int, Usage]:
+    runner, meter = _POOL_PROCESS.runner, _POOL_PROCESS.meter
+    assert runner is not None and meter is not None  # noqa: S101, PT018 - the initializer sets them
+    return runner.run(shard), meter.take()
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -241,7 +263,8 @@ def _map_in_processes(
     shards: Sequence[Shard],
     num_workers: int,
     on_rows: OnRows,
-) -> None:
+) -> Usage:
+    used = NOTHING
     num_threads = max(1, (os.cpu_count() or 1) // num_workers)
     pool = ProcessPoolExecutor(
         num_workers,
@@ -254,7 +277,9 @@ def _map_in_processes(
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
-                on_rows(future.result())
+                num_rows, more = future.result()
+                used += more
+                on_rows(num_rows)
     except BrokenProcessPool:
         raise StageError(
             f"One of {num_workers} worker processes ended before its work was done (killed, or "
@@ -263,3 +288,4 @@ def _map_in_processes(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    return used

@@ -17,7 +17,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,18 @@ LOGGER_NAME = "difflm"
 
 @dataclass
 class Report:
-    """State of one tracked task, as the sinks see it."""
+    """State of one tracked task, as the sinks see it.
+
+    Attributes:
+        description: What is being done.
+        total: Units to do in all; None if not known.
+        unit: What is counted, in the plural.
+        done: Units done, `initial` among them.
+        initial: Units that were done before, in a run that continues.
+        seconds: Time since the task (or its continuation) began.
+        metrics: Latest value of each metric.
+        contents: What a unit consists of on average, by name, such as the tokens of a step.
+    """
 
     description: str
     total: int | None
@@ -40,11 +52,22 @@ class Report:
     initial: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    contents: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def num_new(self) -> int:
+        """Units done since the task (or its continuation) began."""
+        return self.done - self.initial
 
     @property
     def rate(self) -> float:
         """Units per second since the task (or its continuation) began."""
-        return (self.done - self.initial) / self.seconds if self.seconds > 0 else 0.0
+        return self.num_new / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What else is done per second, by name, such as `tokens_per_second`."""
+        return {f"{name}_per_second": self.rate * count for name, count in self.contents.items()}
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -120,7 +143,12 @@ class Progress:
 
     @contextlib.contextmanager
     def track(
-        self, description: str, total: int | None = None, unit: str = "rows", initial: int = 0
+        self,
+        description: str,
+        total: int | None = None,
+        unit: str = "rows",
+        initial: int = 0,
+        contents: Mapping[str, float] | None = None,
     ) -> Generator[Bar]:
         """Track a task.
 
@@ -129,8 +157,10 @@ class Progress:
             total: units to do in all; None if not known.
             unit: what is counted, in the plural.
             initial: units that were done before, in a run that continues.
+            contents: what a unit consists of on average, such as `{"tokens": 4096}`; files and
+                monitoring show its rate.
         """
-        report = Report(description, total, unit, done=initial, initial=initial)
+        report = Report(description, total, unit, initial, initial, contents=dict(contents or {}))
         for sink in self.sinks:
             sink.start(report)
         bar = Bar(report, self.sinks)
@@ -164,7 +194,11 @@ class Relay:
         if kind == "start":
             self.close()
             track = self._progress.track(
-                values["description"], values["total"], values["unit"], values["done"]
+                values["description"],
+                values["total"],
+                values["unit"],
+                values["done"],
+                values["contents"],
             )
             self._bar = self._stack.enter_context(track)
         elif kind == "event":
@@ -212,8 +246,35 @@ class Messages:
             "unit": report.unit,
             "done": report.done,
             "metrics": report.metrics,
+            "contents": report.contents,
         }
         self._send(kind, values)
+
+
+class Tally:
+    """A sink that counts what a stage has gone through: rows, tokens, and other units.
+
+    Rows that several tasks go through, one after the other, count once.
+    """
+
+    interval_seconds = float("inf")
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def start(self, report: Report) -> None:
+        """Count nothing yet."""
+
+    def update(self, report: Report) -> None:
+        """Count nothing yet."""
+
+    def finish(self, report: Report) -> None:
+        """Count what this task has done; not what was done before, in a run that continues."""
+        for name, count in {report.unit: 1.0, **report.contents}.items():
+            self.counts[name] = max(self.counts[name], round(count * report.num_new))
+
+    def event(self, name: str, values: dict[str, Any]) -> None:
+        """Count nothing: events are for files."""
 
 
 class JsonLines:
@@ -254,6 +315,7 @@ def _state(report: Report) -> dict[str, Any]:
         "unit": report.unit,
         "seconds": round(report.seconds, 3),
         "rate_per_second": round(report.rate, 3),
+        **{name: round(rate, 3) for name, rate in report.rates.items()},
         **report.metrics,
     }
 

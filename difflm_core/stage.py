@@ -43,8 +43,10 @@ from difflm_core.config_file import to_yaml
 from difflm_core.errors import DiffLMError, StageError
 from difflm_core.outputs import OutputPlan, Replace, discard_output, locked_output, plan_output
 from difflm_core.parallel import Launcher, LocalLauncher, set_threads
-from difflm_core.progress import JsonLines, Progress, Sink
+from difflm_core.progress import JsonLines, Progress, Sink, Tally
 from difflm_core.recipe import fingerprint, source_hashes
+from difflm_core.tensorboard import require_tensorboard, tensorboard_sinks
+from difflm_core.usage import Meter
 
 _LOGGER = logging.getLogger("difflm.stage")
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
@@ -116,6 +118,7 @@ class StageContext:
         progress: takes reports and events.
         seed: seed of the run; derive every generator from it and a global index.
         runtime: workers, threads and device.
+        notes: what `note` was given.
     """
 
     output: ArtifactWriter
@@ -124,6 +127,11 @@ class StageContext:
     seed: int
     runtime: RuntimeConfig
     _finish: Callable[[type[Artifact], dict[str, Any]], Manifest] = field(repr=False)
+    notes: dict[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False)
+
+    def note(self, **values: Any) -> None:
+        """Add values (JSON) to the event that closes the stage's metrics.jsonl."""
+        self.notes.update(values)
 
     def finish(self, kind: type[ArtifactT], **summary: Any) -> ArtifactT:
         """Describe the finished payload; the last statement of a stage is `return ctx.finish(...)`.
@@ -205,7 +213,8 @@ def run_stage(
         seed: seed of the run.
         runtime: workers, threads, device; no part of the fingerprint.
         replace: when an earlier output of this stage is replaced instead of reused or refused.
-        sinks: where progress goes, beside the output's metrics.jsonl.
+        sinks: where progress goes, beside the output's metrics.jsonl and what the launcher and
+            `runtime` name.
 
     Returns:
         The complete artifact.
@@ -214,8 +223,10 @@ def run_stage(
         StageError: the output folder holds something else or was made with other settings, or the
             stage could not finish.
         ArtifactError: an input, or the output that would be reused, is damaged or unfinished.
+        ConfigError: `runtime.tensorboard` is set, and curves cannot be written.
     """
     runtime = runtime or RuntimeConfig()
+    require_tensorboard(runtime.tensorboard, output_uri)
     opened = open_inputs(stage, inputs, verify=False)
     recipe = make_recipe(stage, cfg, opened, seed)
     plan = plan_stage(stage, recipe, output_uri, replace)
@@ -229,7 +240,11 @@ def run_stage(
         artifact.verify()
     with _explain_disk(stage, output_uri):
         storage.make_dir(output_uri)
-        with locked_output(stage.name, output_uri), _metrics_file(output_uri) as metrics:
+        with (
+            locked_output(stage.name, output_uri),
+            _metrics_file(output_uri) as metrics,
+            tensorboard_sinks(runtime.tensorboard, stage.name) as curves,
+        ):
             if plan.status == "replace":
                 discard_output(output_uri, stage.name)
             verb = "continues in" if plan.status == "resume" else "writes"
@@ -240,16 +255,17 @@ def run_stage(
             if runtime.threads:
                 set_threads(runtime.threads)
             with _nothing_left_of_nothing(writer):
+                launcher = launcher or LocalLauncher()
                 return _run_and_commit(
                     stage,
                     cfg,
                     opened,
                     recipe,
                     writer,
-                    launcher or LocalLauncher(),
+                    launcher,
                     seed,
                     runtime,
-                    Progress([*sinks, JsonLines(metrics)]),
+                    [*sinks, *launcher.sinks, *curves, JsonLines(metrics)],
                 )
 
 
@@ -262,13 +278,17 @@ def _run_and_commit(
     launcher: Launcher,
     seed: int,
     runtime: RuntimeConfig,
-    progress: Progress,
+    sinks: Sequence[Sink],
 ) -> Artifact:
     start = time.monotonic()
-    provenance.reset_peak_memory()
+    meter, tally = Meter(), Tally()
+    launcher.take_usage()  # of a stage that failed before
+    progress = Progress([*sinks, tally])
+    progress.event("stage_started", stage=stage.name)
 
     def describe(kind: type[Artifact], summary: dict[str, Any]) -> Manifest:
         files = writer.describe_files()
+        here, workers = meter.take(), launcher.take_usage()
         return Manifest(
             kind=kind.kind(),
             format_version=kind.format_version,
@@ -283,10 +303,13 @@ def _run_and_commit(
             provenance=Provenance(
                 created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
                 duration_seconds=round(time.monotonic() - start, 3),
-                peak_memory_bytes=provenance.peak_memory_bytes(),
+                peak_memory_bytes=here.peak_memory_bytes,
                 num_workers=runtime.num_workers,
                 versions=provenance.library_versions(),
                 git_commit=provenance.git_commit(),
+                worker_peak_memory_bytes=workers.peak_memory_bytes,
+                cpu_hours=(here + workers).cpu_hours,
+                gpu_hours=(here + workers).gpu_hours,
             ),
         )
 
@@ -297,17 +320,31 @@ def _run_and_commit(
             f"{stage.name} returned {type(result).__name__}, expected {stage.output.__name__}; "
             "a stage ends with `return ctx.finish(...)`"
         )
-    done = result.manifest.provenance
-    progress.event(
-        "stage_finished",
-        stage=stage.name,
-        duration_seconds=done.duration_seconds,
-        rows=sum(entry.rows or 0 for entry in result.manifest.files),
-        peak_memory_bytes=done.peak_memory_bytes,
-        content_hash=result.manifest.content_hash,
-    )
+    progress.event("stage_finished", **_closing_values(result.manifest, tally), **ctx.notes)
     writer.commit(result.manifest)
     return result
+
+
+def _closing_values(manifest: Manifest, tally: Tally) -> dict[str, Any]:
+    done = manifest.provenance
+    seconds = max(done.duration_seconds, 0.001)
+    return {
+        "stage": manifest.stage,
+        "duration_seconds": done.duration_seconds,
+        "rows": sum(entry.rows or 0 for entry in manifest.files),
+        # Of what this run went through: rows and tokens that an earlier one has done do not count.
+        **{
+            f"{name}_per_second": round(tally.counts[name] / seconds, 3)
+            for name in ("rows", "tokens")
+            if name in tally.counts
+        },
+        "cpu_hours": done.cpu_hours,
+        "gpu_hours": done.gpu_hours,
+        "peak_memory_bytes": done.peak_memory_bytes,
+        "worker_peak_memory_bytes": done.worker_peak_memory_bytes,
+        "summary": manifest.summary,
+        "content_hash": manifest.content_hash,
+    }
 
 
 def _input_entry(artifact: Artifact) -> InputEntry:

@@ -178,6 +178,7 @@ class TrainingLoop:
         evaluate: Evaluate,
         *,
         description: str,
+        contents: Mapping[str, float] | None = None,
         stop_after: int | None = None,
     ) -> LoopState:
         """Train through all phases, then leave the module with its best weights.
@@ -186,6 +187,7 @@ class TrainingLoop:
             loss_of_step: See `LossOfStep`.
             evaluate: See `Evaluate`.
             description: Title of the progress bar.
+            contents: What a step of the whole group reads, such as its tokens.
             stop_after: Stop after this many steps in all, as an interruption would.
 
         Raises:
@@ -194,7 +196,11 @@ class TrainingLoop:
         self._restore()
         state, options = self.state, self.options
         track = self.worker.progress.track(
-            description, total=self.longest, unit="steps", initial=state.step
+            description,
+            total=self.longest,
+            unit="steps",
+            initial=state.step,
+            contents=contents,
         )
         self._begin_phase()
         with track as bar:

@@ -131,12 +131,13 @@ def run(
             return
         sinks = start_output(headings=True)
         results = run_pipeline(settings, launcher, replace=replace, sinks=sinks, on_stage=announce)
-    print(f"\n{'stage':<16} {'':<10} {'time':>8} {'memory':>9}  artifact")
+    print(f"\n{'stage':<16} {'':<10} {'time':>8} {'cpu time':>8} {'memory':>9}  artifact")
     for result in results:
         done = result.artifact.manifest.provenance
         print(
             f"{result.stage:<16} {DONE[result.status]:<10} "
-            f"{_time(done.duration_seconds):>8} {_memory(done.peak_memory_bytes):>9}  "
+            f"{_time(done.duration_seconds):>8} {_cpu_time(done.cpu_hours):>8} "
+            f"{_memory(done.peak_memory_bytes):>9}  "
             f"{result.artifact.uri}"
         )
     print_report(results[-1].artifact)
@@ -146,6 +147,10 @@ def _time(seconds: float) -> str:
     from difflm_core.progress import format_seconds
 
     return format_seconds(seconds)
+
+
+def _cpu_time(hours: float | None) -> str:
+    return "" if hours is None else _time(hours * 3600)
 
 
 def _memory(num_bytes: int | None) -> str:

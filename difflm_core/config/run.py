@@ -68,6 +68,13 @@ class RuntimeConfig(Section):
         description="Compute the decoder's activations a second time in the backward pass "
         "instead of keeping them, to save memory.",
     )
+    tensorboard: str | None = Field(
+        default=None,
+        examples=["runs/my_table/tensorboard"],
+        description="Folder or URI for the curves of each stage, to be watched with TensorBoard; "
+        "one for each run, outside the folders of its stages. null: none. Needs the package "
+        "tensorboard (`pip install 'difflm-on-ray[tracking]'`).",
+    )
 
     @model_validator(mode="after")
     def _check_offload(self) -> Self:

@@ -160,6 +160,11 @@ def train_latent_diffusion(
         loss = float(torch.stack(losses).mean())
         return loss, {"valid_loss": loss}
 
-    state = loop.run(loss_of_step, evaluate, description="Training the latent diffusion")
+    state = loop.run(
+        loss_of_step,
+        evaluate,
+        description="Training the latent diffusion",
+        contents={"rows": recipe.batch_rows},
+    )
     losses = [entry["valid_loss"] for entry in state.history if "valid_loss" in entry]
     return {"loss": losses[-1]} if losses else {}

@@ -36,10 +36,12 @@ def generate(ctx: StageContext, cfg: GenerateConfig, generator: GeneratorBundle)
     shards = plan_shards(ctx, cfg, num_rows)
     done = sum(s.payload["num_rows"] for s in shards if storage.exists(s.output))
     make_worker = _Generate(generator, cfg, ctx.seed, ctx.runtime)
-    with ctx.progress.track("Generating records", total=num_rows, initial=done) as bar:
+    tokens = {"tokens": len(codec.grammar)}
+    with ctx.progress.track("Generating records", num_rows, initial=done, contents=tokens) as bar:
         ctx.launcher.map_shards(make_worker, shards, ctx.runtime.num_workers, bar.advance)
     rejections = read_ledgers(shard.payload["ledger"] for shard in shards)
     ctx.output.write_json(REJECTIONS_FILE, by_column(rejections))
+    ctx.note(rejections=by_column(rejections))
     with ctx.output.file(SCHEMA_FILE) as path:
         codec.schema.save(path)
     return ctx.finish(SyntheticData, num_rows=num_rows, num_rejected=rejections.total())

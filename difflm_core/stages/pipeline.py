@@ -31,6 +31,7 @@ from difflm_core.parallel import Launcher
 from difflm_core.progress import Sink
 from difflm_core.stage import Stage, make_recipe, plan_stage, run_stage
 from difflm_core.stages import load_stages
+from difflm_core.tensorboard import require_tensorboard
 
 _LOGGER = logging.getLogger("difflm.pipeline")
 RUN_CONFIG_NAME = "run.yaml"
@@ -80,6 +81,7 @@ def plan_pipeline(
     for stage in stages:
         cfg = config.section(stage.config_type)
         uri = artifact_uri(config.output, stage.output)
+        require_tensorboard(config.runtime.tensorboard, uri)
         plans.append(plan_stage(stage, _recipe_so_far(stage, cfg, config, plans), uri, replace))
     return plans
 
@@ -187,6 +189,7 @@ def fit_pipeline(
     last = next(i for i, stage in enumerate(stages) if stage.output is GeneratorBundle)
     config = config.model_copy(update={"output": work_uri})
     config.require_source()
+    require_tensorboard(config.runtime.tensorboard, output, work_uri)
     *earlier, final = stages[: last + 1]
     total = len(earlier) + 1
     cfg = config.section(final.config_type)

@@ -59,6 +59,9 @@ class TrainingBatches:
         self._batches = [max(1, shard.num_rows // batch_rows) for shard in self.shards]
         self.steps_per_epoch = sum(self._batches)
         self.smallest = min(batch_rows, *(shard.num_rows for shard in self.shards))
+        # What is left of a shard after its last whole batch is not read in this epoch.
+        left = [s.num_rows % batch_rows if s.num_rows > batch_rows else 0 for s in self.shards]
+        self.mean_rows = (self.num_rows - sum(left)) / self.steps_per_epoch
         self._loaded: tuple[int, int] | None = None
         self._ids_NT = torch.empty(0)
 

@@ -183,7 +183,13 @@ def train_text_vae(
         counted = recipe.beta.value(loop.state.history) * metrics["counted_kl"]
         return metrics["reconstruction"] + counted, metrics
 
-    state = loop.run(loss_of_step, evaluate, description="Training the text-VAE")
+    rows = batches.mean_rows
+    state = loop.run(
+        loss_of_step,
+        evaluate,
+        description="Training the text-VAE",
+        contents={"rows": rows, "tokens": rows * valid_NT.shape[1]},
+    )
     return _report(state, validate() if len(valid_NT) else {}), engine
 
 

@@ -56,6 +56,13 @@ class Sabotaged:
     launcher: Any
     wrap: Any
 
+    @property
+    def sinks(self):
+        return self.launcher.sinks
+
+    def take_usage(self):
+        return self.launcher.take_usage()
+
     def map_shards(self, make_worker, shards, num_workers=1, on_rows=ignore_rows):
         self.launcher.map_shards(self.wrap(make_worker), shards, num_workers, on_rows)
 

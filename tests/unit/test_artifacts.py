@@ -78,6 +78,15 @@ def test_a_whole_artifact_is_verified_and_read(corpus):
         assert path.read_text() == "one"
 
 
+def test_a_manifest_of_before_hours_were_counted_opens(corpus):
+    path = storage.join(corpus, "manifest.json")
+    manifest = json.loads(storage.read_text(path))
+    for key in ("cpu_hours", "gpu_hours", "worker_peak_memory_bytes"):
+        del manifest["provenance"][key]
+    storage.write_text(path, json.dumps(manifest))
+    assert Corpus.open(corpus, verify=True).manifest.provenance.cpu_hours is None
+
+
 def test_a_folder_prefix_is_a_whole_name(tmp_path):
     uri = make_corpus(str(tmp_path / "c"), {"train/a": "1", "training/b": "2"})
     assert [entry.path for entry in Corpus.open(uri).files("train")] == ["train/a"]

@@ -15,6 +15,7 @@ from difflm_core.progress import (
     Relay,
     Report,
     RichBar,
+    Tally,
     console_sink,
     format_report,
     format_seconds,
@@ -121,6 +122,19 @@ def test_json_lines(tmp_path, clock):
     ]
 
 
+def test_what_a_unit_consists_of_has_a_rate_in_files_not_on_the_console(tmp_path, clock):
+    path, stream, tally = tmp_path / "metrics.jsonl", io.StringIO(), Tally()
+    progress = Progress([JsonLines(path), PlainLines(stream), tally])
+    contents = {"tokens": 100}
+    with progress.track("Training", 5, "steps", initial=1, contents=contents) as bar:
+        clock.now += 2
+        bar.advance(4)
+    last = json.loads(path.read_text().splitlines()[-1])
+    assert (last["rate_per_second"], last["tokens_per_second"]) == (2.0, 200.0)
+    assert "token" not in stream.getvalue()
+    assert tally.counts == {"steps": 4, "tokens": 400}
+
+
 def test_plain_lines_now_and_then(clock):
     stream = io.StringIO()
     with Progress([PlainLines(stream, interval_seconds=10)]).track("Writing", total=400) as bar:
@@ -205,7 +219,7 @@ class Kept:
         self.told = []
 
     def start(self, report):
-        self.told.append(("start", report.description, report.done))
+        self.told.append(("start", report.description, report.done, report.contents))
 
     def update(self, report):
         self.told.append(("update", report.done, report.total, dict(report.metrics)))
@@ -224,13 +238,14 @@ def test_what_another_process_reports_is_repeated_here(monkeypatch):
     there = Progress(
         [Messages(lambda kind, values: relay.repeat(kind, json.loads(json.dumps(values))))]
     )
-    with there.track("Training", total=10, unit="steps", initial=4) as bar:
+    contents = {"tokens": 64}
+    with there.track("Training", 10, "steps", initial=4, contents=contents) as bar:
         bar.advance(3, loss=0.5)
         there.event("evaluation", score=1.5)
         bar.report.total = 8
         bar.advance(1, loss=0.25)
     assert here.told == [
-        ("start", "Training", 4),
+        ("start", "Training", 4, {"tokens": 64}),
         ("update", 7, 10, {"loss": 0.5}),
         ("evaluation", {"score": 1.5}),
         ("update", 8, 8, {"loss": 0.25}),
@@ -242,7 +257,7 @@ def test_what_another_process_reports_is_repeated_here(monkeypatch):
 def test_a_task_that_begins_again_elsewhere_closes_the_one_before():
     here = Kept()
     relay = Relay(Progress([here]))
-    start = {"description": "Training", "total": 10, "unit": "steps", "done": 0, "metrics": {}}
+    start = {"description": "Training", "total": 10, "unit": "steps", "done": 0, "contents": {}}
     relay.repeat("start", start)
     relay.repeat("start", {**start, "done": 3})
     relay.close()

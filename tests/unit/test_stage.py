@@ -8,8 +8,9 @@ import yaml
 from difflm_core import storage
 from difflm_core.artifacts import Corpus, EvaluationReport
 from difflm_core.config import RuntimeConfig
-from difflm_core.stage import Stage, run_stage
-from tests.unit.stage_runs import names_in, run_count
+from difflm_core.errors import DataError
+from difflm_core.stage import Stage, StageContext, run_stage
+from tests.unit.stage_runs import fail_at, names_in, run_count
 from tests.unit.toy_stages import ADD, COUNT, AddConfig, CountConfig, read_sum
 
 
@@ -67,6 +68,56 @@ def test_metrics_hold_duration_rows_and_memory(out):
     assert (last["event"], last["stage"], last["rows"]) == ("stage_finished", "count-numbers", 10)
     assert 0 <= last["duration_seconds"] < 60
     assert last["peak_memory_bytes"] > 1_000_000
+    assert last["rows_per_second"] == pytest.approx(
+        10 / max(last["duration_seconds"], 0.001), abs=0.001
+    )
+    assert "tokens_per_second" not in last
+    assert (last["summary"], last["worker_peak_memory_bytes"]) == ({"num_rows": 10}, None)
+    assert json.loads(lines[0])["event"] == "stage_started"
+
+
+def closing_event(uri):
+    last = json.loads(storage.read_text(storage.join(uri, "metrics.jsonl")).splitlines()[-1])
+    assert last["event"] == "stage_finished"
+    return last
+
+
+def test_the_time_of_workers_counts(tmp_path):
+    alone, shared = str(tmp_path / "alone"), str(tmp_path / "shared")
+    run_count(alone)
+    artifact = run_count(shared, runtime=RuntimeConfig(num_workers=2))
+    event = closing_event(shared)
+    # Two processes started; one alone has only written a few numbers.
+    assert event["cpu_hours"] > closing_event(alone)["cpu_hours"] + 0.2 / 3600
+    assert event["worker_peak_memory_bytes"] > 20_000_000
+    assert event["gpu_hours"] == 0
+    done = artifact.manifest.provenance
+    assert (done.cpu_hours, done.worker_peak_memory_bytes) == (
+        event["cpu_hours"],
+        event["worker_peak_memory_bytes"],
+    )
+
+
+def test_rows_of_an_earlier_run_are_not_part_of_the_rate(out, monkeypatch):
+    fail_at(monkeypatch, 2)
+    with pytest.raises(DataError):
+        run_count(out)
+    fail_at(monkeypatch, -1)
+    run_count(out)
+    event = closing_event(out)
+    assert event["rows"] == 10
+    seconds = max(event["duration_seconds"], 0.001)
+    assert event["rows_per_second"] == pytest.approx(2 / seconds, abs=0.001)
+
+
+def test_a_stage_notes_what_closes_its_metrics(out):
+    def count_noted(ctx: StageContext, cfg: CountConfig) -> Corpus:
+        ctx.note(rejections={"x": {"odd": 3}})
+        return ctx.finish(Corpus)
+
+    artifact = run_stage(Stage(count_noted), CountConfig(), {}, out)
+    assert closing_event(out)["rejections"] == {"x": {"odd": 3}}
+    assert artifact.manifest.summary == {}
 
 
 def test_stages_are_chained_by_their_artifacts(out, tmp_path):

@@ -20,6 +20,7 @@ from difflm_core.data.schema import Schema
 from difflm_core.errors import StageError
 from difflm_core.stage import run_stage
 from difflm_core.stages import generate, load_stages
+from difflm_core.stages.corpus import load_codec
 from difflm_core.stages.pipeline import FOLDERS, run_pipeline
 from tests.people import KINDS, SETTINGS, content_hashes, make_people, people_config
 
@@ -65,6 +66,43 @@ def test_a_corpus_has_disjoint_splits_of_all_rows(people_run):
         assert corpus.manifest.summary[f"num_{split}"] == size
     assert len(corpus.files("train")) == 3
     assert sorted(people) == sorted(make_people()["person"])
+
+
+def events_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_metrics_of_a_training_count_rows_and_tokens(people_run):
+    vae = VaeCheckpoint.open(people_run / "vae")
+    *events, last = events_of(people_run / "vae")
+    (task,) = [event for event in events if event["event"] == "task_finished"]
+    # Shards of 75 rows: a batch of 64 each.
+    assert task["rows_per_second"] == pytest.approx(64 * task["rate_per_second"], rel=1e-3)
+    num_slots = len(load_codec(vae).grammar)
+    assert task["tokens_per_second"] == pytest.approx(
+        64 * num_slots * task["rate_per_second"], rel=1e-3
+    )
+    steps = vae.manifest.summary["num_steps"]
+    seconds = last["duration_seconds"]
+    assert last["tokens_per_second"] == pytest.approx(steps * 64 * num_slots / seconds, rel=1e-3)
+    assert last["summary"]["reconstruction"] == vae.manifest.summary["reconstruction"]
+    assert last["cpu_hours"] > 0
+
+
+def test_the_metrics_of_a_generation_name_what_was_rejected(people_run):
+    last = events_of(people_run / "synthetic")[-1]
+    written = json.loads((people_run / "synthetic" / "rejections.json").read_text())
+    assert last["rejections"] == written
+    assert sum(written["note"].values()) == last["summary"]["num_rejected"] > 0
+    assert last["rows_per_second"] == pytest.approx(250 / last["duration_seconds"], abs=0.1)
+
+
+def test_metrics_hold_no_value_of_a_table(people_run):
+    table = make_people()
+    values = {str(value) for value in [*table["person"], *table["note"], *table["pay"].dropna()]}
+    for path in people_run.glob("*/metrics.jsonl"):
+        text = path.read_text()
+        assert not [value for value in values if f'"{value}"' in text]
 
 
 def test_latents_belong_to_the_records_of_their_shard(people_run):
