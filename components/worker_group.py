@@ -221,9 +221,7 @@ def _signs_of_life(results: Any) -> Generator[None]:
         ended.set()
 
 
-def _fit(
-    trainer: TorchTrainer, results: Any, options: GroupOptions, progress: Progress
-) -> None:
+def _fit(trainer: TorchTrainer, results: Any, options: GroupOptions, progress: Progress) -> None:
     """Run the group; in a thread, where Ray Train leaves this process's Ctrl-C alone."""
     relay = Relay(progress)
     errors: list[BaseException] = []
@@ -253,7 +251,8 @@ def _fit(
 
 def _require_workers(results: Any, options: GroupOptions) -> None:
     """Give up after the longest time without workers: Ray waits for nodes for ever."""
-    if ray.get(results.silence.remote()) > options.start_timeout_seconds:
+    silence = cast("float", ray.get(results.silence.remote()))
+    if silence > options.start_timeout_seconds:
         why = f"no worker was there for {options.start_timeout_seconds:g} s"
         error = _no_place(why, options)
         # Should they come yet, the group ends at once.

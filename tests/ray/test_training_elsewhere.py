@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -43,11 +42,10 @@ def train(launcher, people_run, folder, **runtime):
 
 
 def scores(folder):
-    """Validation score after every step; each step was evaluated once."""
+    """Validation score after every step."""
     lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
     events = [event for event in map(json.loads, lines) if event["event"] == "evaluation"]
-    found = {e["step"]: e.get("language_model", e.get("reconstruction")) for e in events}
-    return found
+    return {e["step"]: e.get("language_model", e.get("reconstruction")) for e in events}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def train_while_a_node_dies(people_run, folder, num_nodes, **runtime):
     command += [str(people_run), str(folder), str(num_nodes)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "a node was killed with its work" in done.stdout
+    assert (folder / "killed").exists()
     return [int(line) for line in (folder / "sizes").read_text().splitlines()]
 
 
