@@ -46,7 +46,8 @@ class RayOptions:
         device: as `runtime.device`; workers reserve a GPU each if there are any, unless it is
             another kind.
         max_failures: deaths that a shard, or a training group, survives.
-        min_workers: training workers that suffice; None: all that are asked for.
+        min_workers: training workers that suffice while nodes are missing; None: all that are
+            asked for.
         start_timeout_seconds: longest time without any worker: a cluster may have to grow first,
             and a busy machine to start a process.
         train_storage: folder or URI that all training workers reach, for what they report to Ray
@@ -74,7 +75,12 @@ def open_launcher(address: str | None, runtime: RuntimeConfig) -> Generator[Laun
             "Ray is not installed here, so nothing can run on it. Install it: "
             "pip install 'difflm-on-ray[ray]'"
         )
-    options = RayOptions(address=address, threads=runtime.threads, device=runtime.device)
+    options = RayOptions(
+        address=address,
+        threads=runtime.threads,
+        device=runtime.device,
+        min_workers=runtime.min_workers,
+    )
     with RayLauncher(options) as launcher:
         yield launcher
 

@@ -6,8 +6,9 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,6 +17,7 @@ import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from components.shard_pool import enter_folder, reason, remote, what_there_is
 from components.worker_size import WorkerSize
@@ -26,6 +28,10 @@ from difflm_core.usage import NOTHING, Meter, Usage
 
 ResultT = TypeVar("ResultT")
 
+# Ray decides how large an elastic group is by a view of the cluster that is up to so old.
+_VIEW_SECONDS = 20
+_SIGN_SECONDS = 5
+
 
 @dataclass(frozen=True)
 class GroupOptions:
@@ -33,7 +39,7 @@ class GroupOptions:
 
     Attributes:
         num_workers: workers wanted.
-        min_workers: workers that suffice, when no more find a place or survive.
+        min_workers: workers that suffice while the cluster has no nodes for more.
         size: what each of them reserves.
         max_failures: times that the group starts again after a worker or node has died.
         start_timeout_seconds: longest time without a place for the group.
@@ -50,6 +56,20 @@ class GroupOptions:
     logs: str
     storage: str | None = None
 
+    @property
+    def elastic(self) -> bool:
+        """Whether the group may be smaller than wanted."""
+        return self.min_workers < self.num_workers
+
+    @property
+    def searches(self) -> int:
+        """Times that the group looks for a place, within the longest time without one.
+
+        An elastic one looks again as soon as Ray has noticed that a node is gone.
+        """
+        views = int(self.start_timeout_seconds // _VIEW_SECONDS) if self.elastic else 0
+        return max(self.max_failures + 1, views)
+
 
 class _Results:
     """Keeps what the workers return, use and report; Ray Train keeps what rank 0 returns."""
@@ -60,6 +80,13 @@ class _Results:
         self.used = NOTHING
         self.error: DiffLMError | None = None
         self.messages: list[tuple[str, dict[str, Any]]] = []
+        self.last_sign = time.monotonic()
+
+    def live(self) -> None:
+        self.last_sign = time.monotonic()
+
+    def silence(self) -> float:
+        return time.monotonic() - self.last_sign
 
     def put(self, rank: int, world_size: int, value: Any, used: Usage) -> None:
         self.used += used
@@ -100,7 +127,9 @@ def run_group(
         StageError: workers died more often than allowed.
         DiffLMError: as a worker raised it.
     """
-    results = remote(_Results).options(num_cpus=0).remote()
+    # Beside the driver: it must outlive the node of any worker.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    results = remote(_Results).options(num_cpus=0, scheduling_strategy=here).remote()
     loop = _worker_loop(function, results, options.size.num_cpus, str(Path.cwd()))
     _set_environment(options)
     with contextlib.ExitStack() as stack:
@@ -108,7 +137,7 @@ def run_group(
             tempfile.TemporaryDirectory(prefix="difflm-train-", ignore_cleanup_errors=True)
         )
         try:
-            _fit(_trainer(loop, options, storage), results, progress)
+            _fit(_trainer(loop, options, storage), results, options, progress)
         except TrainingFailedError as error:
             _raise_explained(results)
             raise _explain(error, options) from error
@@ -117,13 +146,12 @@ def run_group(
 
 
 def _trainer(loop: Callable[[], None], options: GroupOptions, storage: str) -> TorchTrainer:
-    elastic = options.min_workers < options.num_workers
     return TorchTrainer(
         loop,
         torch_config=TorchConfig(backend="nccl" if options.size.num_gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(options.min_workers, options.num_workers)
-            if elastic
+            if options.elastic
             else options.num_workers,
             use_gpu=bool(options.size.num_gpus),
             resources_per_worker=options.size.resources,
@@ -133,7 +161,7 @@ def _trainer(loop: Callable[[], None], options: GroupOptions, storage: str) -> T
             storage_path=storage,
             # By default Ray Train would wait for a place for ever.
             failure_config=FailureConfig(
-                max_failures=options.max_failures, controller_failure_limit=options.max_failures
+                max_failures=options.max_failures, controller_failure_limit=options.searches - 1
             ),
         ),
     )
@@ -143,7 +171,7 @@ def _set_environment(options: GroupOptions) -> None:
     """Settings that Ray Train reads from the environment of the driver."""
     # Relative paths stay those of the command.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    seconds = options.start_timeout_seconds / (options.max_failures + 1)
+    seconds = options.start_timeout_seconds / options.searches
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = f"{max(seconds, 10):g}"
 
 
@@ -173,7 +201,8 @@ def _worker_loop(
         # Only the first worker speaks.
         sinks = [Messages(results.say.remote)] if rank == 0 else []
         try:
-            value = function(Worker(rank, world_size, Progress(sinks)))
+            with _signs_of_life(results):
+                value = function(Worker(rank, world_size, Progress(sinks)))
         except DiffLMError as error:
             ray.get(results.fail.remote(error))
             raise
@@ -182,7 +211,24 @@ def _worker_loop(
     return loop
 
 
-def _fit(trainer: TorchTrainer, results: Any, progress: Progress) -> None:
+@contextlib.contextmanager
+def _signs_of_life(results: Any) -> Generator[None]:
+    """Let the driver know that there is a worker."""
+    ended = threading.Event()
+
+    def send() -> None:
+        results.live.remote()
+        while not ended.wait(_SIGN_SECONDS):
+            results.live.remote()
+
+    threading.Thread(target=send, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _fit(trainer: TorchTrainer, results: Any, options: GroupOptions, progress: Progress) -> None:
     """Run the group; in a thread, where Ray Train leaves this process's Ctrl-C alone."""
     relay = Relay(progress)
     errors: list[BaseException] = []
@@ -202,10 +248,23 @@ def _fit(trainer: TorchTrainer, results: Any, progress: Progress) -> None:
             running = thread.is_alive()
             for kind, values in ray.get(results.heard.remote()):
                 relay.repeat(kind, values)
+            if running and options.elastic:
+                _require_workers(results, options)
     finally:
         relay.close()
     if errors:
         raise errors[0]
+
+
+def _require_workers(results: Any, options: GroupOptions) -> None:
+    """Give up after the longest time without workers: Ray waits for nodes for ever."""
+    silence = cast("float", ray.get(results.silence.remote()))
+    if silence > options.start_timeout_seconds:
+        why = f"no worker was there for {options.start_timeout_seconds:g} s"
+        error = _no_place(why, options)
+        # Should they come yet, the group ends at once.
+        ray.get(results.fail.remote(error))
+        raise error
 
 
 def _explain(error: TrainingFailedError, options: GroupOptions) -> Exception:
@@ -224,8 +283,12 @@ def _explain(error: TrainingFailedError, options: GroupOptions) -> Exception:
             "If memory ran out, use smaller batches or other machines. Its logs are in "
             f"{options.logs}. Run the same command again: it continues from the last checkpoint."
         )
+    return _no_place(reason(error), options)
+
+
+def _no_place(why: str, options: GroupOptions) -> StageError:
     return StageError(
-        f"Training on {options.num_workers} workers could not start on Ray: {reason(error)}. Each "
+        f"Training on {options.num_workers} workers could not start on Ray: {why}. Each "
         f"worker needs {options.size}; {what_there_is()}. Wait until other work there has ended, "
         "or ask for less (--set runtime.num_workers=N, runtime.threads=N). Its logs are in "
         f"{options.logs}."

@@ -23,6 +23,13 @@ class RuntimeConfig(Section):
         ge=1,
         description="Processes that share the work of a stage. Any number gives the same result.",
     )
+    min_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Workers that suffice for training on Ray: a group begins with as many, or "
+        "goes on with them from its last checkpoint, while nodes for `num_workers` are missing. "
+        "null: `num_workers`.",
+    )
     threads: int | None = Field(
         default=None,
         ge=1,
@@ -75,6 +82,14 @@ class RuntimeConfig(Section):
         "one for each run, outside the folders of its stages. null: none. Needs the package "
         "tensorboard (`pip install 'difflm-on-ray[tracking]'`).",
     )
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers {self.min_workers} is more than num_workers {self.num_workers}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_offload(self) -> Self:

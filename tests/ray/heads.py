@@ -49,6 +49,8 @@ def local_head():
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # By default it would wait half a minute at its end for work to leave.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     command = [
         *(RAY, "start", "--head", "--block", "--num-cpus", "4", "--temp-dir", folder),

@@ -140,6 +140,6 @@ def test_a_killed_node_changes_nothing(people_run, undisturbed, tmp_path):
     command = [sys.executable, "-m", "tests.ray.node_killed", str(people_run), str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "a node was killed with the work of a shard" in done.stdout
+    assert (tmp_path / "killed").exists()
     artifact = GENERATE.output.open(str(tmp_path / "out"))
     assert artifact.manifest.content_hash == undisturbed.manifest.content_hash

@@ -82,6 +82,28 @@ def test_a_job_submitted_again_reuses_or_continues(head, people_run, tmp_path):
     assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest
 
 
+def test_a_running_job_is_not_submitted_twice_but_attached_to(head, people_run, tmp_path):
+    people_config(tmp_path, runtime={"threads": 1})
+    stage = {stage.name: stage for stage in load_stages()}["train-vae"]
+    inputs = {"corpus": str(people_run / "corpus")}
+    argv = stage.argv(str(tmp_path / "run.yaml"), inputs, str(tmp_path / "out"))
+    assert submit(head, argv, "--submission-id", "once", "--no-wait")[0] == 0
+    code, output = submit(head, argv, "--submission-id", "once")
+    assert code != 0
+    assert "Job with submission_id once already exists" in output
+    manifest = tmp_path / "out" / "manifest.json"
+    assert not manifest.exists(), "the job has ended too early"
+    done = head.ray("job", "logs", "--address", head.dashboard, "-f", "once")
+    assert done.returncode == 0, done.stderr
+    # From its first line to its last, whoever else reads them.
+    assert "train-vae: writes " in done.stdout
+    assert "Job 'once' succeeded" in done.stdout + done.stderr
+    assert manifest.exists()
+    code, output = submit(head, argv, "--submission-id", "again")
+    assert code == 0
+    assert "finished before, reused from" in output
+
+
 def driver_code(head, submission_id):
     """Exit code of the job's own process."""
     import subprocess

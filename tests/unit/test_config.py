@@ -165,6 +165,10 @@ def test_an_unknown_key_with_nothing_near_lists_the_known_keys():
             "together they must stay below 1.",
         ),
         (
+            "runtime.min_workers=2",
+            "--set runtime: min_workers 2 is more than num_workers 1.",
+        ),
+        (
             "nonsense",
             "--set nonsense: expected section.key=value, such as --set generation.num_rows=1000.",
         ),

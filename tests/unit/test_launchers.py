@@ -2,7 +2,7 @@ import importlib.metadata
 
 import pytest
 
-from components.ray_launcher import RayLauncher
+from components.ray_launcher import RayLauncher, RayOptions
 from difflm_core.config import RuntimeConfig
 from difflm_core.errors import ConfigError
 from difflm_core.launchers import GROUP, open_launcher
@@ -20,6 +20,12 @@ def test_ray_is_found_by_its_entry_point_and_not_started():
     with open_launcher("ray", "10.0.0.5:6379", RUNTIME) as launcher:
         assert isinstance(launcher, RayLauncher)
         assert launcher.options.address == "10.0.0.5:6379"
+
+
+def test_the_settings_of_the_runtime_arrive():
+    runtime = RuntimeConfig(num_workers=4, min_workers=2, threads=3, device="cpu")
+    with open_launcher("ray", None, runtime) as launcher:
+        assert launcher.options == RayOptions(threads=3, device="cpu", min_workers=2)
 
 
 def test_an_unknown_launcher_is_refused():
