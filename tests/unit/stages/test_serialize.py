@@ -90,6 +90,14 @@ def test_any_number_of_workers_writes_the_same_corpus(table, tmp_path):
     assert together.manifest.content_hash == alone.manifest.content_hash
 
 
+def test_what_a_worker_holds_at_a_time_changes_nothing(table, tmp_path, monkeypatch):
+    whole = serialized(table, tmp_path / "whole", fit_rows=500)
+    monkeypatch.setattr(dealing, "CHUNK_CELLS", 40)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 512)  # batches of a few rows
+    chunked = serialized(table, tmp_path / "chunked", fit_rows=500)
+    assert chunked.manifest.content_hash == whole.manifest.content_hash
+
+
 def test_an_interrupted_run_continues(table, tmp_path, monkeypatch):
     whole = serialized(table, tmp_path / "whole")
     gather = dealing._read_batches
