@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from difflm_core.artifacts import Corpus, GeneratorBundle, SyntheticData, VaeCheckpoint
@@ -42,7 +43,8 @@ from difflm_core.stages.train_vae import STAGE as TRAIN
 
 PLACES = (("local", 1), ("local", 2), ("ray", 1), ("ray", 2))
 NOT_SPREAD = {("train-vae", "local", 2)}  # a group of workers needs Ray
-FILES = 16
+# It is so fast that only a large table shows it beside the start of workers.
+FILES, COPIES = 16, 8
 PROJECTED_WORKERS = (8, 64, 512)
 PROJECTED_ROWS = 100_000_000
 
@@ -76,7 +78,7 @@ def compare(run: str, folder: Path, rows: int, tokens: int) -> None:
     """Measure every stage in every place that it can run in, and print the tables."""
     corpora = Corpora(run, folder, rows)
     works: dict[str, tuple[Any, int, str]] = {
-        "serialize": (Serialize(corpora, folder), FILES * rows, "rows"),
+        "serialize": (Serialize(corpora, folder), FILES * COPIES * rows, "rows"),
         "generate": (Generate(run), rows, "rows"),
         "extract-latents": (Extract(run, folder, corpora), rows, "rows"),
         "train-vae": (Train(run), tokens, "tokens"),
@@ -152,14 +154,15 @@ class Corpora:
 
 
 class Serialize:
-    """Serializes some of sixteen files, each of which holds all the synthetic rows."""
+    """Serializes some of sixteen files, each of which holds all the synthetic rows eight times."""
 
     def __init__(self, corpora: Corpora, folder: Path) -> None:
         self.files = folder / "files"
         self.files.mkdir()
         table = pq.read_table([str(path) for path in sorted(corpora.parts.glob("*.parquet"))])
+        table = pa.concat_tables([table] * COPIES)
         self.rows_of_file = table.num_rows
-        pq.write_table(table, self.files / "part-00.parquet")
+        pq.write_table(table, self.files / "part-00.parquet", row_group_size=65_536)
         for index in range(1, FILES):
             (self.files / f"part-{index:02d}.parquet").hardlink_to(self.files / "part-00.parquet")
 
