@@ -23,8 +23,8 @@ from ray.exceptions import RayError, RayTaskError
 from components.worker_size import WorkerSize, word_resources
 from difflm_core import storage
 from difflm_core.errors import DiffLMError, StageError
-from difflm_core.parallel import OnRows, Shard, ShardRunner, ShardWorker, set_threads
-from difflm_core.usage import NOTHING, Meter, Usage
+from difflm_core.parallel import OnRows, Shard, ShardProcess, ShardWorker, set_threads
+from difflm_core.usage import NOTHING, Usage
 
 _LOGGER = logging.getLogger("difflm.ray")
 
@@ -37,8 +37,7 @@ class ShardActor:
     ) -> None:
         set_threads(num_threads)
         enter_folder(folder)
-        self._runner = ShardRunner(make_worker)
-        self._meter = Meter(whole_process=True)
+        self._process = ShardProcess(make_worker)
 
     def ready(self) -> None:
         """Return as soon as the process has a place."""
@@ -49,8 +48,7 @@ class ShardActor:
         Returns:
             The rows done here, and what this process has used since its last shard.
         """
-        num_rows = 0 if storage.exists(shard.output) else self._runner.run(shard)
-        return num_rows, self._meter.take()
+        return (0, NOTHING) if storage.exists(shard.output) else self._process.run(shard)
 
 
 def enter_folder(folder: str) -> None:

@@ -224,15 +224,20 @@ class ShardRunner:
         return num_rows
 
 
-@dataclass
-class _PoolProcess:
-    """What a process of the pool keeps between shards."""
+class ShardProcess:
+    """Does shards in a process that exists for them alone, and accounts for what it uses."""
 
-    runner: ShardRunner | None = None
-    meter: Meter | None = None
+    def __init__(self, make_worker: Callable[[], ShardWorker]) -> None:
+        self._runner = ShardRunner(make_worker)
+        self._meter = Meter(whole_process=True)
+
+    def run(self, shard: Shard) -> tuple[int, Usage]:
+        """Do one shard; return its number of rows, and what was used since the one before."""
+        return self._runner.run(shard), self._meter.take()
 
 
-_POOL_PROCESS = _PoolProcess()
+# Of a process of the pool: its one element.
+_PROCESS: list[ShardProcess] = []
 
 
 def _start_process(make_worker: Callable[[], ShardWorker], num_threads: int) -> None:
@@ -242,14 +247,11 @@ def _start_process(make_worker: Callable[[], ShardWorker], num_threads: int) -> 
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _POOL_PROCESS.runner = ShardRunner(make_worker)
-    _POOL_PROCESS.meter = Meter(whole_process=True)
+    _PROCESS.append(ShardProcess(make_worker))
 
 
 def _do_shard_in_process(shard: Shard) -> tuple[int, Usage]:
-    runner, meter = _POOL_PROCESS.runner, _POOL_PROCESS.meter
-    assert runner is not None and meter is not None  # noqa: S101, PT018 - the initializer sets them
-    return runner.run(shard), meter.take()
+    return _PROCESS[0].run(shard)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from difflm_core.config_file import build_config
+from difflm_core.stage import run_stage
 
 KINDS = {
     "person": "identifier",
@@ -101,6 +102,19 @@ def people_config(folder, output="run", **changes):
     # JSON is YAML.
     (Path(folder) / "run.yaml").write_text(json.dumps(values))
     return build_config(values)
+
+
+def run_from(run, stage, config, output, launcher=None):
+    """Run a stage of a configuration on what the finished run has made."""
+    return run_stage(
+        stage,
+        config.section(stage.config_type),
+        {name: str(Path(run) / name) for name in stage.inputs},
+        str(output),
+        launcher,
+        seed=config.seed,
+        runtime=config.runtime,
+    )
 
 
 def content_hashes(run):

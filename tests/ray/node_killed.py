@@ -14,8 +14,8 @@ from tests.ray.clusters import kill_marked, small_cluster, wait_for_death
 # isort: split
 from components.ray_launcher import RayLauncher, RayOptions
 from difflm_core.config_file import load_config
-from difflm_core.stage import run_stage
 from difflm_core.stages.generate import STAGE
+from tests.people import run_from
 from tests.ray.saboteurs import Sabotaged
 
 
@@ -47,15 +47,8 @@ def main(run, folder):
         kill_marked(cluster, nodes, mark)
         options = RayOptions(address=cluster.address, start_timeout_seconds=120)
         with RayLauncher(options) as launcher:
-            run_stage(
-                STAGE,
-                config.section(STAGE.config_type),
-                {"generator": str(Path(run, "generator"))},
-                str(Path(folder, "out")),
-                Sabotaged(launcher, partial(Waits, mark=mark)),
-                seed=config.seed,
-                runtime=config.runtime,
-            )
+            sabotaged = Sabotaged(launcher, partial(Waits, mark=mark))
+            run_from(run, STAGE, config, Path(folder, "out"), sabotaged)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from tests.ray.clusters import kill_marked, small_cluster, wait_for_death
 # isort: split
 from components.ray_launcher import open_launcher
 from difflm_core.config_file import load_config
-from difflm_core.stage import run_stage
 from difflm_core.stages.train_vae import STAGE
-from tests.ray.saboteurs import Sabotaged
+from tests.people import run_from
+from tests.ray.saboteurs import Sabotaged, after_two_checkpoints
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,15 @@ class Waits:
     mark: str
 
     def __call__(self, worker):
-        from difflm_core.training import TrainingLoop
-
-        original = TrainingLoop._save
-        saved = []
-
-        def save_and_wait(loop, uri):
-            original(loop, uri)
-            saved.append(loop.state.step)
-            if len(saved) == 2 and worker.rank == 1 and not Path(self.mark).exists():
+        def wait():
+            if worker.rank == 1 and not Path(self.mark).exists():
                 wait_for_death(self.mark)
 
         if worker.rank == 0:
             with Path(self.mark).with_name("sizes").open("a") as file:
                 print(worker.world_size, file=file)
-        TrainingLoop._save = save_and_wait
-        try:
+        with after_two_checkpoints(wait):
             return self.function(worker)
-        finally:
-            TrainingLoop._save = original
 
 
 def places_of_results():
@@ -64,15 +54,8 @@ def main(run, folder, num_nodes):
     with small_cluster(int(num_nodes)) as (cluster, nodes):
         killer = kill_marked(cluster, nodes, mark)
         with open_launcher(cluster.address, config.runtime) as launcher:
-            run_stage(
-                STAGE,
-                config.section(STAGE.config_type),
-                {"corpus": str(Path(run, "corpus"))},
-                str(Path(folder, "out")),
-                Sabotaged(launcher, partial(Waits, mark=mark)),
-                seed=config.seed,
-                runtime=config.runtime,
-            )
+            sabotaged = Sabotaged(launcher, partial(Waits, mark=mark))
+            run_from(run, STAGE, config, Path(folder, "out"), sabotaged)
             killer.join()
             # Elsewhere it would die with the node of a worker, and the run with it.
             assert places_of_results() == {cluster.head_node.node_id}

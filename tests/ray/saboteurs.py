@@ -1,5 +1,6 @@
 """Workers that die at a chosen moment, and launchers that use them."""
 
+import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -70,6 +71,27 @@ class Sabotaged:
         return self.launcher.run_workers(self.wrap(function), num_workers, progress)
 
 
+@contextlib.contextmanager
+def after_two_checkpoints(act):
+    """Have `act` called when the training of this process has written its second checkpoint."""
+    from difflm_core.training import TrainingLoop
+
+    original = TrainingLoop._save
+    saved = []
+
+    def save_and_act(loop, uri):
+        original(loop, uri)
+        saved.append(loop.state.step)
+        if len(saved) == 2:
+            act()
+
+    TrainingLoop._save = save_and_act
+    try:
+        yield
+    finally:
+        TrainingLoop._save = original
+
+
 @dataclass(frozen=True)
 class KilledInTraining:
     """Wraps what a training worker does: one of them dies after its second checkpoint, once."""
@@ -79,20 +101,10 @@ class KilledInTraining:
     rank: int
 
     def __call__(self, worker):
-        from difflm_core.training import TrainingLoop
-
-        original = TrainingLoop._save
-        saved = []
-
-        def save_and_die(loop, uri):
-            original(loop, uri)
-            saved.append(loop.state.step)
-            if len(saved) == 2 and worker.rank == self.rank and not Path(self.marker).exists():
+        def die_once():
+            if worker.rank == self.rank and not Path(self.marker).exists():
                 Path(self.marker).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        TrainingLoop._save = save_and_die
-        try:
+        with after_two_checkpoints(die_once):
             return self.function(worker)
-        finally:
-            TrainingLoop._save = original

@@ -11,10 +11,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from difflm_core.stage import run_stage
 from difflm_core.stages.extract_latents import STAGE as EXTRACT
 from difflm_core.stages.generate import STAGE as GENERATE
-from tests.people import people_config
+from tests.people import people_config, run_from
 from tests.ray.saboteurs import KilledOnce, Sabotaged
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -29,15 +28,7 @@ def generate(people_run, folder, launcher=None, num_workers=1):
     config = people_config(
         folder, "out", generation=GENERATION, runtime={"num_workers": num_workers}
     )
-    return run_stage(
-        GENERATE,
-        config.section(GENERATE.config_type),
-        {"generator": str(people_run / "generator")},
-        str(folder / "out"),
-        launcher,
-        seed=config.seed,
-        runtime=config.runtime,
-    )
+    return run_from(people_run, GENERATE, config, folder / "out", launcher)
 
 
 def parts(folder):
@@ -63,15 +54,7 @@ def test_any_number_of_workers_generates_the_same_bytes(
 
 def test_two_workers_extract_the_same_latents(launcher, people_run, tmp_path):
     config = people_config(tmp_path, runtime={"num_workers": 2})
-    artifact = run_stage(
-        EXTRACT,
-        config.section(EXTRACT.config_type),
-        {name: str(people_run / name) for name in EXTRACT.inputs},
-        str(tmp_path / "latents"),
-        launcher,
-        seed=config.seed,
-        runtime=config.runtime,
-    )
+    artifact = run_from(people_run, EXTRACT, config, tmp_path / "latents", launcher)
     expected = EXTRACT.output.open(str(people_run / "latents"))
     assert artifact.manifest.content_hash == expected.manifest.content_hash
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from difflm_core.stage import run_stage
 from difflm_core.stages.generate import STAGE as GENERATE
 from difflm_core.stages.train_diffusion import STAGE as TRAIN_DIFFUSION
-from tests.people import people_config
+from tests.people import people_config, run_from
 from tests.ray.heads import local_head
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -46,15 +45,7 @@ def wait_for(port, name, **labels):
 
 def run(stage, people_run, folder, launcher, **changes):
     config = people_config(folder, **changes)
-    return run_stage(
-        stage,
-        config.section(stage.config_type),
-        {name: str(people_run / name) for name in stage.inputs},
-        str(folder / stage.name),
-        launcher,
-        seed=config.seed,
-        runtime=config.runtime,
-    )
+    return run_from(people_run, stage, config, folder / stage.name, launcher)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import pytest
 
 from components.ray_launcher import RayLauncher, RayOptions
 from difflm_core.errors import StageError
-from difflm_core.stage import run_stage
 from difflm_core.stages.train_vae import STAGE
-from tests.people import SAME_IN_GROUPS, people_config
+from tests.people import SAME_IN_GROUPS, people_config, run_from
 from tests.ray.commands import ROOT
 from tests.ray.saboteurs import KilledInTraining, Sabotaged
 
@@ -30,15 +29,7 @@ def config_in(folder, **runtime):
 
 def train(launcher, people_run, folder, **runtime):
     config = config_in(folder, **runtime)
-    return run_stage(
-        STAGE,
-        config.section(STAGE.config_type),
-        {"corpus": str(people_run / "corpus")},
-        str(folder / "out"),
-        launcher,
-        seed=config.seed,
-        runtime=config.runtime,
-    )
+    return run_from(people_run, STAGE, config, folder / "out", launcher)
 
 
 def scores(folder):

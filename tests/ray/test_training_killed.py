@@ -6,26 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from difflm_core.stage import run_stage
 from difflm_core.stages.train_diffusion import STAGE as DIFFUSION
 from difflm_core.stages.train_vae import STAGE as VAE
-from tests.people import people_config
+from tests.people import people_config, run_from
 from tests.ray.saboteurs import KilledInTraining, Sabotaged
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
-def train(stage, people_run, folder, launcher, inputs, runtime):
+def train(stage, people_run, folder, launcher, runtime):
     config = people_config(folder, vae={"optimizer": "adamw"}, runtime=runtime)
-    return run_stage(
-        stage,
-        config.section(stage.config_type),
-        {name: str(people_run / name) for name in inputs},
-        str(folder / "out"),
-        launcher,
-        seed=config.seed,
-        runtime=config.runtime,
-    )
+    return run_from(people_run, stage, config, folder / "out", launcher)
 
 
 def steps(artifact):
@@ -40,10 +31,10 @@ def test_the_text_vae_ends_as_if_nobody_had_died(
 ):
     runtime = {"num_workers": 2, "threads": 1, "zero_stage": zero_stage}
     folders = [tmp_path_factory.mktemp("train") for _ in range(2)]
-    expected = train(VAE, people_run, folders[0], launcher, ["corpus"], runtime)
+    expected = train(VAE, people_run, folders[0], launcher, runtime)
     marker = folders[1] / "killed"
     saboteur = Sabotaged(launcher, partial(KilledInTraining, marker=str(marker), rank=rank))
-    found = train(VAE, people_run, folders[1], saboteur, ["corpus"], runtime)
+    found = train(VAE, people_run, folders[1], saboteur, runtime)
     assert marker.exists()
     assert found.manifest.content_hash == expected.manifest.content_hash
     # What lay before the checkpoint was not done again.
@@ -54,10 +45,9 @@ def test_the_text_vae_ends_as_if_nobody_had_died(
 def test_the_diffusion_ends_as_if_nobody_had_died(launcher, people_run, tmp_path_factory):
     runtime = {"num_workers": 2, "threads": 1}
     folders = [tmp_path_factory.mktemp("train") for _ in range(2)]
-    inputs = ["latents", "vae"]
-    expected = train(DIFFUSION, people_run, folders[0], launcher, inputs, runtime)
+    expected = train(DIFFUSION, people_run, folders[0], launcher, runtime)
     marker = folders[1] / "killed"
     saboteur = Sabotaged(launcher, partial(KilledInTraining, marker=str(marker), rank=1))
-    found = train(DIFFUSION, people_run, folders[1], saboteur, inputs, runtime)
+    found = train(DIFFUSION, people_run, folders[1], saboteur, runtime)
     assert marker.exists()
     assert found.manifest.content_hash == expected.manifest.content_hash
