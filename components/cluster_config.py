@@ -83,6 +83,7 @@ class ServicePlace(_Strict):
         worker: each of the pods that replicas live in.
         min_workers: worker pods that are always there.
         max_workers: worker pods at most.
+        waiting_seconds: longest time until a new version answers.
         image: overrides the one of the stages.
     """
 
@@ -91,6 +92,7 @@ class ServicePlace(_Strict):
     worker: PodSize = PodSize(cpu=4, memory="8Gi")
     min_workers: int = Field(default=1, ge=0)
     max_workers: int = Field(default=4, ge=1)
+    waiting_seconds: int = Field(default=1_800, ge=30)
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
     image: str | None = None
@@ -123,7 +125,7 @@ class ClusterConfig(_Strict):
     image: str = "difflm:0.1.0"
     ray_version: str = "2.60.0"
     service_account: str = "difflm-ray"
-    storage_secret: str | None = "difflm-storage"
+    storage_secret: str | None = "difflm-storage"  # noqa: S105 - a name
     image_pull_secrets: tuple[str, ...] = ()
     queue: str | None = None
     gpu_resource: str = "nvidia.com/gpu"

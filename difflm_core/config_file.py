@@ -56,7 +56,22 @@ def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> RunCo
             file, the key, the value, what was expected, and the nearest known key.
     """
     origin = path or "the configuration"
-    values = _read_yaml(path) if path else {}
+    return _overridden(_read_yaml(path) if path else {}, overrides, origin)
+
+
+def load_config_text(text: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration from YAML, or from the path or URI of a YAML file.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    if "\n" not in text and ": " not in text:
+        return load_config(text.strip() or None, overrides)
+    origin = "the configuration"
+    return _overridden(_parse_yaml(text, origin), overrides, origin)
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str], origin: str) -> RunConfig:
     from_override: set[_KeyPath] = set()
     for override in overrides:
         keys, value = parse_override(override)
@@ -142,6 +157,10 @@ def _read_yaml(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: this is a directory. Expected a YAML file.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: this is not a text file. Expected YAML in UTF-8.") from None
+    return _parse_yaml(text, path)
+
+
+def _parse_yaml(text: str, path: str) -> dict[str, Any]:
     try:
         values: Any = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:

@@ -157,6 +157,19 @@ def _discard_all(plans: Sequence[OutputPlan]) -> None:
                 discard_output(plan.uri, plan.stage)
 
 
+def discard_changed(plans: Sequence[OutputPlan]) -> None:
+    """Empty the outputs that will be replaced, and all that later stages have made from them.
+
+    For runs whose stages start apart from each other: each then finds nothing that it must refuse.
+    """
+    changed = False
+    for plan in plans:
+        changed = changed or plan.status == "replace"
+        if changed and plan.status != "run":
+            with locked_output(plan.stage, plan.uri):
+                discard_output(plan.uri, plan.stage)
+
+
 def _made(made: dict[type[Artifact], Artifact], stage: Stage, kind: type[Artifact]) -> Artifact:
     if kind not in made:
         raise StageError(f"{stage.name}: no stage before it makes its input {kind.kind()}.")

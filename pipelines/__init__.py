@@ -1,0 +1,1 @@
+"""The stages, wired into Kubeflow pipelines; nothing is computed here."""

@@ -1,0 +1,88 @@
+"""A pipeline on this machine: the same components, each step a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Generator, Mapping
+from io import TextIOBase
+from typing import Any, TextIO
+
+from difflm_core.errors import StageError
+from pipelines.compile import load_pipeline
+
+# What Kubeflow's own machinery says of each step: inputs and outputs as JSON, places of files.
+_MACHINERY = re.compile(r"^\[KFP Executor |^[{}]|^ {4,}[\"{}\]]|^ *[\]}],?$")
+
+
+def run_locally(name: str, arguments: Mapping[str, Any]) -> None:
+    """Run a pipeline with Kubeflow's local runner.
+
+    What the runner writes for its steps goes to a temporary folder: artifacts are in the run
+    directory, and steps that are finished there are reused.
+
+    Raises:
+        StageError: a step has failed; its message is in what was printed.
+    """
+    from kfp import local
+
+    logging.getLogger("kfp").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="difflm-kfp-") as folder, _steps_of_this_python():
+        local.init(
+            local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True
+        )
+        try:
+            with contextlib.redirect_stdout(_Filtered(sys.stdout)), warnings.catch_warnings():
+                # The runner doubts that an image of ours holds Python.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                load_pipeline(name)(**arguments)
+        except RuntimeError as error:
+            raise StageError(
+                f"The pipeline {name} has failed: {_inner(error)}. The message of the step is "
+                "above. What is finished is kept: the same command continues."
+            ) from None
+
+
+def _inner(error: RuntimeError) -> str:
+    found = re.search(r"Inner task failed: (?:\x1b\[\d+m)?'?([\w-]+)", str(error))
+    return f"the step {found[1]} did not succeed" if found else str(error).rstrip(".")
+
+
+@contextlib.contextmanager
+def _steps_of_this_python() -> Generator[None]:
+    """Let steps import what this process imports, wherever it was started."""
+    before = os.environ.get("PYTHONPATH")
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (here, before) if part)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+class _Filtered(TextIOBase):
+    """Passes lines on, but for those of Kubeflow's machinery."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._line = ""
+        self._blank = True
+
+    def write(self, text: str, /) -> int:
+        """Take text; lines go on when they are complete."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if _MACHINERY.search(line) or (self._blank and not line.strip()):
+                continue
+            self._blank = not line.strip()
+            self._stream.write(line + "\n")
+        self._stream.flush()
+        return len(text)

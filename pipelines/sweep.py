@@ -1,0 +1,63 @@
+"""The benchmark sweep: the stages once for each table or seed, and their reports side by side."""
+
+from kfp import dsl
+
+from components.factory import DEFAULT_IMAGE, compare, finish, prepare
+from difflm_core.artifacts import EvaluationReport
+from pipelines.wiring import STEP_POLICY, Policy, apply, run_stages
+
+_PARALLELISM = 4
+
+
+@dsl.pipeline(
+    name="difflm-sweep",
+    description="The same run for several tables or seeds, with mean and deviation of the scores.",
+)
+def sweep(
+    runs: list = [  # noqa: B006 - Kubeflow shows the default, nobody changes it
+        {"folder": "seed-0", "seed": 0},
+        {"folder": "seed-1", "seed": 1},
+        {"folder": "seed-2", "seed": 2},
+    ],
+    config: str = "",
+    run: str = "",
+    backend: str = "rayjob",
+    address: str = "",
+    image: str = DEFAULT_IMAGE,
+    replace_changed: bool = False,
+) -> None:
+    """Run the stages for each table or seed, and compare the reports.
+
+    Args:
+        runs: what differs between the runs: of each, its `folder` below `run`, and any of `data`,
+            `rows` and `seed`.
+        config: configuration of all: YAML, or the URI of a YAML file; empty: defaults.
+        run: URI of the directory of all runs; empty: `output` of the configuration.
+        backend: rayjob, jobs or local, as in the pipeline difflm.
+        address: URL of a Ray cluster's job API, for the backend jobs.
+        image: container image of the steps and, with the backend rayjob, of the stages.
+        replace_changed: discard stages whose settings have changed instead of refusing the run.
+    """
+    where = {
+        "backend": backend,
+        "address": address,
+        "image": image,
+        "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    }
+    end = apply(Policy(retries=0), finish(run=run, where=where), image)
+    end.set_display_name("report and clean up")
+    with dsl.ExitHandler(end, name="difflm sweep"):
+        with dsl.ParallelFor(runs, name="runs", parallelism=_PARALLELISM) as changes:
+            plan = prepare(
+                config=config,
+                run=run,
+                data="",
+                rows=0,
+                seed=-1,
+                replace_changed=replace_changed,
+                changes=changes,
+            )
+            apply(STEP_POLICY, plan, image)
+            made = run_stages(plan.outputs["config"], plan.outputs["run"], where, image)
+        table = compare(reports=dsl.Collected(made[EvaluationReport]))
+        apply(STEP_POLICY, table, image)
