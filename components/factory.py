@@ -11,7 +11,7 @@ stage reuses what it has finished itself, by the contents of its inputs.
 # Kubeflow reads the annotations as objects: no `from __future__ import annotations` here, and its
 # parameters are plain `dict` and `list`.
 # pyright: reportMissingTypeArgument=false, reportInvalidTypeForm=false, reportGeneralTypeIssues=false
-# pyright: reportUnknownVariableType=false
+# pyright: reportUnknownVariableType=false, reportArgumentType=false
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -137,6 +137,7 @@ def deploy(
 @component
 def finish(
     status: dsl.PipelineTaskFinalStatus,
+    config: str,
     run: str,
     where: dict,
     summary: dsl.Output[dsl.Markdown],
@@ -145,6 +146,7 @@ def finish(
 
     Args:
         status: how the run has ended.
+        config: as for `prepare`.
         run: URI of the run directory; empty: it is in the configuration.
         where: backend, address, image, run_id.
         summary: state, error, finished stages.
@@ -152,7 +154,7 @@ def finish(
     from components import dashboard, steps
 
     with steps.explained():
-        text = steps.finish(run, status.state, status.error_message, where)
+        text = steps.finish(config, run, status.state, status.error_message, where)
         print(text)
         dashboard.write_page(summary, text)
 

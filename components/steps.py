@@ -181,17 +181,27 @@ def deploy(generator: str, where: Mapping[str, Any], run: str) -> str:
     return write_service(generator, place, run)
 
 
-def finish(run: str, state: str, error: str | None, where: Mapping[str, Any]) -> str:
+def finish(config: str, run: str, state: str, error: str | None, where: Mapping[str, Any]) -> str:
     """Sum a run up, and remove what it has left running.
+
+    Args:
+        config: as for `prepare`.
+        run: as for `prepare`.
+        state: how it has ended, in Kubeflow's words.
+        error: why, if it has failed.
+        where: backend, address, image, run_id.
 
     Returns:
         The state, the error and the finished stages, in Markdown.
     """
     place = read_where(where)
-    lines = [f"# Run {state.lower()}", "", f"Artifacts: `{run}`", ""]
+    lines = [f"# Run {state.lower()}", ""]
     if error:
         lines += [f"Error: {error}", ""]
-    lines += _stage_table(run)
+    # A configuration that cannot be read has failed the run already.
+    with contextlib.suppress(ConfigError):
+        uri = run or load_config_text(config).output
+        lines += [f"Artifacts: `{uri}`", "", *_stage_table(uri)]
     if place.backend == "rayjob" and place.run_id:
         from components.rayjob import delete_unfinished, in_cluster
 

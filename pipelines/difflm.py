@@ -1,5 +1,7 @@
 """The pipeline: a table in; synthetic records, a report and, if it is good enough, an endpoint."""
 
+# kfp has no types for decorators, and its parameters are plain lists.
+# pyright: reportUntypedFunctionDecorator=false, reportMissingTypeArgument=false
 from kfp import dsl
 
 from components.factory import DEFAULT_IMAGE, check_quality, deploy, finish, prepare
@@ -66,7 +68,7 @@ def difflm(
         "copy_excess_percent": copy_excess_percent,
         "membership_auc": membership_auc,
     }
-    end = apply(Policy(retries=0), finish(run=run, where=where), image)
+    end = apply(Policy(retries=0), finish(config=config, run=run, where=where), image)
     end.set_display_name("report and clean up")
     with dsl.ExitHandler(end, name="difflm"):
         plan = prepare(

@@ -16,8 +16,11 @@ from typing import Any, TextIO
 from difflm_core.errors import StageError
 from pipelines.compile import load_pipeline
 
-# What Kubeflow's own machinery says of each step: inputs and outputs as JSON, places of files.
-_MACHINERY = re.compile(r"^\[KFP Executor |^[{}]|^ {4,}[\"{}\]]|^ *[\]}],?$")
+# A line of the runner itself, and the step that it names.
+_RUNNER = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - \w+ - (?P<text>.*)$")
+_BEGINS = re.compile(r"^Executing task (?:\x1b\[\d+m)?'(?P<step>[^']+)'")
+_FAILED = re.compile(r"^Task (?:\x1b\[\d+m)?'(?P<step>[^']+)'.* finished with status .*FAILURE")
+_INDENT = " " * 4
 
 
 def run_locally(name: str, arguments: Mapping[str, Any]) -> None:
@@ -37,9 +40,11 @@ def run_locally(name: str, arguments: Mapping[str, Any]) -> None:
             local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True
         )
         try:
-            with contextlib.redirect_stdout(_Filtered(sys.stdout)), warnings.catch_warnings():
+            with contextlib.redirect_stdout(StepLog(sys.stdout)), warnings.catch_warnings():
                 # The runner doubts that an image of ours holds Python.
                 warnings.simplefilter("ignore", RuntimeWarning)
+                # And says at every step that a process has no limits.
+                warnings.simplefilter("ignore", UserWarning)
                 load_pipeline(name)(**arguments)
         except RuntimeError as error:
             raise StageError(
@@ -68,21 +73,47 @@ def _steps_of_this_python() -> Generator[None]:
             os.environ["PYTHONPATH"] = before
 
 
-class _Filtered(TextIOBase):
-    """Passes lines on, but for those of Kubeflow's machinery."""
+class StepLog(TextIOBase):
+    """Passes on what steps print, each under its name, and nothing of Kubeflow's machinery."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._line = ""
-        self._blank = True
+        self._shows = False
+        self._in_json = False
 
     def write(self, text: str, /) -> int:
         """Take text; lines go on when they are complete."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            if _MACHINERY.search(line) or (self._blank and not line.strip()):
-                continue
-            self._blank = not line.strip()
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._take(line)
         return len(text)
+
+    def _take(self, line: str) -> None:
+        runner = _RUNNER.match(line)
+        if runner:
+            self._take_runner(runner["text"])
+        elif self._shows and line.startswith(_INDENT):
+            self._take_step(line.removeprefix(_INDENT))
+
+    def _take_runner(self, text: str) -> None:
+        # What follows, its outputs as the runner words them, is for machines.
+        self._shows = False
+        if begins := _BEGINS.match(text):
+            self._show(f"\n[{begins['step']}]")
+        elif text.startswith("Streamed logs"):
+            self._shows = True
+        elif failed := _FAILED.match(text):
+            self._show(f"[{failed['step']}] failed")
+
+    def _take_step(self, line: str) -> None:
+        if self._in_json:
+            self._in_json = line != "}"
+        elif line.startswith("[KFP Executor "):
+            self._in_json = line.endswith("Got executor_input:")
+        elif line.strip():
+            self._show(line)
+
+    def _show(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()

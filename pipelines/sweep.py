@@ -1,5 +1,7 @@
 """The benchmark sweep: the stages once for each table or seed, and their reports side by side."""
 
+# kfp has no types for decorators, and its parameters are plain lists.
+# pyright: reportUntypedFunctionDecorator=false, reportMissingTypeArgument=false
 from kfp import dsl
 
 from components.factory import DEFAULT_IMAGE, compare, finish, prepare
@@ -44,7 +46,7 @@ def sweep(
         "image": image,
         "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     }
-    end = apply(Policy(retries=0), finish(run=run, where=where), image)
+    end = apply(Policy(retries=0), finish(config=config, run=run, where=where), image)
     end.set_display_name("report and clean up")
     with dsl.ExitHandler(end, name="difflm sweep"):
         with dsl.ParallelFor(runs, name="runs", parallelism=_PARALLELISM) as changes:
