@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import logging
+import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from pipelines.compile import compile_text, load_pipeline
 _LOGGER = logging.getLogger("difflm.pipeline")
 _DONE = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"})
 _POLL_SECONDS = 5.0
+_KNOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Server:
         endpoint: its URL; None: as kfp finds it, inside the cluster or by kubeconfig.
         namespace: of the user, where Kubeflow separates users.
         token: bearer token.
+        service_account: that the steps of a run get; None: the server's.
     """
 
     endpoint: str | None = None
     namespace: str | None = None
     token: str | None = None
+    service_account: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,10 @@ class PipelineClient:
         from kfp import Client
 
         self._server = server
-        with _explained(server, "connect"):
+        with _explained(server, "connect"), warnings.catch_warnings():
+            # It warns that it is made for the second version of Kubeflow Pipelines.
+            warnings.simplefilter("ignore", FutureWarning)
+            _require_answer(server)
             self._client: Any = Client(
                 host=server.endpoint,
                 namespace=server.namespace or "kubeflow",
@@ -94,7 +102,8 @@ class PipelineClient:
         Raises:
             StageError: the server does not answer, or refuses.
         """
-        with _explained(self._server, "submit"):
+        # The client prints where things are; results of a command go to stdout.
+        with _explained(self._server, "submit"), contextlib.redirect_stdout(sys.stderr):
             pipeline_id, version_id = self._upload(name)
             made = self._client.create_experiment(experiment, namespace=self._server.namespace)
             run = self._client.run_pipeline(
@@ -105,6 +114,7 @@ class PipelineClient:
                 version_id=version_id,
                 # Stages know themselves what they may reuse.
                 enable_caching=False,
+                service_account=self._server.service_account,
             )
         return str(run.run_id)
 
@@ -222,6 +232,26 @@ def _explained(server: Server, what: str) -> Generator[None]:
             f"{where}: no Kubeflow answers here ({type(error).__name__}). Expected the URL of its "
             "API, such as http://127.0.0.1:8080 (--endpoint or KFP_ENDPOINT)."
         ) from None
+
+
+def _require_answer(server: Server) -> None:
+    """Knock first: the client itself tries for half a minute, and logs each failure at length."""
+    import urllib3
+    from kfp_server_api.exceptions import ApiException
+
+    if server.endpoint is None:  # where it is, the client finds out
+        return
+    answer = urllib3.request(
+        "GET",
+        f"{server.endpoint.rstrip('/')}/apis/v2beta1/healthz",
+        headers={"authorization": f"Bearer {server.token}"} if server.token else {},
+        timeout=_KNOCK_SECONDS,
+        retries=False,
+    )
+    if answer.status >= 400:
+        error = ApiException(status=answer.status, reason=answer.reason)
+        error.body = answer.data
+        raise error
 
 
 def _reason(error: Any) -> str:

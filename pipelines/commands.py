@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from difflm_core.cli.console import SETTINGS, start_output
 from difflm_core.cli.groups import add_command, command_group
 from difflm_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipelines.client import Server
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="Configuration (YAML) of the run.")
@@ -112,6 +115,10 @@ def submit(
     pipeline: PipelineOption = "difflm",
     endpoint: EndpointOption = None,
     namespace: NamespaceOption = None,
+    service_account: Annotated[
+        str | None,
+        typer.Option(help="Of the steps, such as difflm-pipeline.", show_default="the server's"),
+    ] = None,
     experiment: Annotated[str, typer.Option(help="What the run is listed under.")] = "difflm",
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end.")] = False,
@@ -131,7 +138,7 @@ def submit(
     # The server does not see this machine's files: the text goes along.
     arguments.setdefault("config", _text(config))
     start_output()
-    client = PipelineClient(_server(endpoint, namespace))
+    client = PipelineClient(_server(endpoint, namespace, service_account))
     run_id = client.submit(pipeline, arguments, experiment, name or f"{pipeline} {settings.seed}")
     print(run_id)
     if wait:
@@ -155,10 +162,10 @@ def status(
         print(f"{task_state:<10} {name}" + (f"  {error}" if error else ""))
 
 
-def _server(endpoint: str | None, namespace: str | None):  # noqa: ANN202 - imported late
+def _server(endpoint: str | None, namespace: str | None, account: str | None = None) -> Server:
     from pipelines.client import Server
 
-    return Server(endpoint, namespace, os.environ.get(_TOKEN))
+    return Server(endpoint, namespace, os.environ.get(_TOKEN), account)
 
 
 def _text(config: str) -> str:

@@ -136,7 +136,7 @@ def test_an_outage_of_the_api_is_waited_out(backend, people_run, tmp_path, caplo
 def test_an_api_that_stays_away_is_given_up(backend, people_run, tmp_path):
     job = generate_job(people_run, tmp_path)
     api = connection("http://127.0.0.1:1", patience_seconds=0.5)
-    with pytest.raises(StageError, match="has not answered for 0 s.*it finds its job"):
+    with pytest.raises(StageError, match=r"has not answered for 0 s.*it finds its job"):
         launch(job, backend(api))
 
 
@@ -144,7 +144,7 @@ def test_a_missing_right_names_the_role(backend, people_run, tmp_path):
     job = generate_job(people_run, tmp_path)
     with fake_kubernetes() as (cluster, api):
         cluster.forbidden = {"POST"}
-        with pytest.raises(ConfigError, match="may not create rayjobs.*difflm-pipeline"):
+        with pytest.raises(ConfigError, match=r"may not create rayjobs.*difflm-pipeline"):
             launch(job, backend(api))
 
 
@@ -159,7 +159,7 @@ def test_settings_of_the_namespace_decide_the_sizes(backend, people_run, tmp_pat
         assert container["resources"]["limits"]["cpu"] == "3"
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
         cluster.config_maps["difflm-stages"] = {"stages.yaml": "stages: {generat: {}}"}
-        with pytest.raises(ConfigError, match="ConfigMap difflm-stages.*no stage 'generat'"):
+        with pytest.raises(ConfigError, match=r"ConfigMap difflm-stages.*no stage 'generat'"):
             backend(api).manifest(job)
 
 
