@@ -56,6 +56,7 @@ def prepare(
         return tuple(steps.prepare(config, run, data, rows, seed, replace_changed, changes))
 
 
+@component
 def run_stage(
     stage: str,
     config: str,
@@ -184,7 +185,7 @@ def compare(
 @functools.cache
 def stage_component(stage: Stage) -> Any:
     """The component of a stage: `run_stage` under the stage's name."""
-    made = component(run_stage)
+    made = component(run_stage.python_func)
     spec = made.component_spec
     spec.name = stage.name
     spec.description = stage.summary
