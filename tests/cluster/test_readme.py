@@ -26,6 +26,12 @@ def test_commands_name_what_exists():
     assert [path for path in sorted(paths - own) if not (ROOT / path).exists()] == []
 
 
+def test_the_operator_is_installed_where_policies_let_it_in():
+    policy = (CLUSTER / "base" / "network.yaml").read_text("utf-8")
+    (namespace,) = re.findall(r"kubernetes.io/metadata.name: (\S+)", policy)
+    assert f"kuberay/kuberay-operator --version 1.7.0 \\\n  --namespace {namespace} " in README
+
+
 def test_the_tree_has_every_folder():
     (tree,) = re.findall(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"^(\S+)/ ", tree, re.MULTILINE))
