@@ -22,6 +22,7 @@ def difflm(
     backend: str = "rayjob",
     address: str = "",
     image: str = DEFAULT_IMAGE,
+    stage_image: str = "",
     replace_changed: bool = False,
     utility_loss_percent: float = 10.0,
     shape_error_percent: float = 5.0,
@@ -42,7 +43,9 @@ def difflm(
         backend: rayjob (a RayJob for each stage), jobs (the job API at `address`), or local (in
             the steps themselves: small tables only).
         address: URL of a Ray cluster's job API, for the backend jobs.
-        image: container image of the steps and, with the backend rayjob, of the stages.
+        image: container image of the steps, which launch stages and look at what they made.
+        stage_image: container image of the stages with the backend rayjob; empty: as the
+            settings of the cluster say (ConfigMap difflm-stages).
         replace_changed: discard stages whose settings have changed instead of refusing the run.
         utility_loss_percent: limit of the quality gate, as all below; negative: not looked at. How
             much worse a model does when it is trained on synthetic instead of real rows.
@@ -56,7 +59,7 @@ def difflm(
     where = {
         "backend": backend,
         "address": address,
-        "image": image,
+        "image": stage_image,
         "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     }
     limits = {

@@ -26,6 +26,7 @@ def sweep(
     backend: str = "rayjob",
     address: str = "",
     image: str = DEFAULT_IMAGE,
+    stage_image: str = "",
     replace_changed: bool = False,
 ) -> None:
     """Run the stages for each table or seed, and compare the reports.
@@ -37,13 +38,15 @@ def sweep(
         run: URI of the directory of all runs; empty: `output` of the configuration.
         backend: rayjob, jobs or local, as in the pipeline difflm.
         address: URL of a Ray cluster's job API, for the backend jobs.
-        image: container image of the steps and, with the backend rayjob, of the stages.
+        image: container image of the steps, which launch stages and look at what they made.
+        stage_image: container image of the stages with the backend rayjob; empty: as the
+            settings of the cluster say (ConfigMap difflm-stages).
         replace_changed: discard stages whose settings have changed instead of refusing the run.
     """
     where = {
         "backend": backend,
         "address": address,
-        "image": image,
+        "image": stage_image,
         "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     }
     end = apply(Policy(retries=0), finish(config=config, run=run, where=where), image)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kfp import kubernetes
+
 from components.factory import stage_task
 from difflm_core.artifacts import Artifact
 from difflm_core.stages import load_stages
@@ -39,9 +41,23 @@ STAGE_POLICY = Policy()
 STEP_POLICY = Policy(retries=1)
 
 
+# The credentials of the object store, as the fsspec packages for S3 read them. A step reads and
+# writes there, too: configurations, manifests, reports.
+STORE_SECRET = "difflm-storage"  # noqa: S105 - a name
+_STORE_KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+)
+
+
 def apply(policy: Policy, task: Any, image: Any) -> Any:
-    """Give a step its image and its policy."""
+    """Give a step its image, its policy, and the way to the object store."""
     task.set_container_image(image)
+    kubernetes.use_secret_as_env(
+        task, STORE_SECRET, {key: key for key in _STORE_KEYS}, optional=True
+    )
     # See components/factory.py: a stage knows better what it may reuse.
     task.set_caching_options(False)
     task.set_cpu_request(policy.cpu).set_cpu_limit(policy.cpu_limit)
@@ -64,7 +80,7 @@ def run_stages(
     Args:
         config: URI of the configuration.
         run: URI of the run directory.
-        where: backend, address, image, run_id.
+        where: backend, address, image (of the stages), run_id.
         image: image of the steps.
 
     Returns:
