@@ -24,6 +24,7 @@ from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
 from difflm_core.evaluation.gate import GateResult, check_report, read_limits
 from difflm_core.progress import format_seconds
 from difflm_core.stages.pipeline import artifact_uri, discard_changed, plan_pipeline
+from difflm_core.stages.serialize import open_records
 
 if TYPE_CHECKING:
     from difflm_core.artifacts import Artifact
@@ -87,6 +88,8 @@ def prepare(
         DiffLMError: the run would be refused.
     """
     settings = _settings(config, run, {"data": data, "rows": rows, "seed": seed}, changes or {})
+    settings.require_source()
+    open_records(settings.data)
     plans = plan_pipeline(settings, replace="changed" if replace_changed else "never")
     if replace_changed:
         discard_changed(plans)

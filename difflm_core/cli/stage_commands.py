@@ -118,6 +118,7 @@ def run(
     from difflm_core.config_file import load_config
     from difflm_core.launchers import open_launcher
     from difflm_core.stages.pipeline import plan_pipeline, run_pipeline
+    from difflm_core.stages.serialize import open_records
 
     settings = load_config(config, overrides)
     if output:
@@ -126,6 +127,7 @@ def run(
     replace = replace_mode(fresh, replace_changed)
     with open_launcher(on or SETTINGS.on, address, settings.runtime) as launcher:
         if dry_run:
+            open_records(settings.data)
             for plan in plan_pipeline(settings, replace=replace):
                 print(f"{WILL[plan.status]:<10} {plan.stage:<16} {plan.uri}")
             return

@@ -1,12 +1,8 @@
 """What Prometheus would read: the metrics endpoint of a node, after stages have run on Ray."""
 
-import re
 import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,33 +10,11 @@ import pytest
 from difflm_core.stages.generate import STAGE as GENERATE
 from difflm_core.stages.train_diffusion import STAGE as TRAIN_DIFFUSION
 from tests.people import people_config, run_from
+from tests.ray.commands import ROOT, command
 from tests.ray.heads import local_head
+from tests.ray.metrics_endpoint import from_json, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
-
-ROOT = Path(__file__).parents[2]
-SAMPLE = re.compile(r"^ray_(difflm_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
-
-
-def scrape(port):
-    """Values of all metrics of ours, by name and by the labels that are ours."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    ours = {"stage", "task", "unit", "metric", "column", "reason"}
-    found = {}
-    for name, labels, value in SAMPLE.findall(text):
-        pairs = re.findall(r'(\w+)="([^"]*)"', labels)
-        found[name, frozenset((k, v) for k, v in pairs if k in ours)] = float(value)
-    return found
-
-
-def wait_for(port, name, **labels):
-    """Scrape until there is such a sample; Ray brings them every ten seconds."""
-    deadline = time.monotonic() + 60
-    while (name, frozenset(labels.items())) not in (found := scrape(port)):
-        assert time.monotonic() < deadline, (name, labels, found)
-        time.sleep(1)
-    return found
 
 
 def run(stage, people_run, folder, launcher, **changes):
@@ -59,17 +33,16 @@ class Scraped:
 
 
 @pytest.fixture(scope="module")
-def scraped(launcher, people_run, tmp_path_factory):
-    """A generation by two actors, then a training, on an embedded Ray."""
+def scraped(people_run, tmp_path_factory):
+    """A generation by two actors, then a training, on an embedded Ray of their own."""
     folder = tmp_path_factory.mktemp("metrics")
-    made = run(GENERATE, people_run, folder, launcher, runtime={"num_workers": 2})
-    import ray
-
-    (node,) = ray.nodes()
-    port, last = node["MetricsExportPort"], "difflm_stage_cpu_seconds_total"
-    generated = wait_for(port, last, stage="generate")
-    bundle = run(TRAIN_DIFFUSION, people_run, folder, launcher)
-    return Scraped(generated, made, wait_for(port, last, stage="train-diffusion"), bundle)
+    people_config(folder, runtime={"num_workers": 2})
+    done = command("tests.ray.scraped_stages", str(people_run), str(folder))
+    assert done.returncode == 0, done.stderr
+    generated, trained = (from_json(text) for text in done.stdout.splitlines()[-2:])
+    made = GENERATE.output.open(str(folder / GENERATE.name))
+    bundle = TRAIN_DIFFUSION.output.open(str(folder / TRAIN_DIFFUSION.name))
+    return Scraped(generated, made, trained, bundle)
 
 
 def sample(found, name, **labels):
