@@ -6,9 +6,10 @@ it.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -192,6 +193,20 @@ def _word(item: dict[str, Any], origin: str) -> str:
     path = ".".join(str(part) for part in item["loc"])
     where = f"{origin}: {path}" if path else origin
     if item["type"] == "extra_forbidden":
-        return f"{where}: there is no such key. Expected one that docs/kubernetes.md lists."
+        known = _known_keys(item["loc"])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"{where}: there is no such key. Expected one of {', '.join(known)}.{hint}"
     found = f" Found {item['input']!r}." if path else ""
     return f"{where}: {item['msg'].removeprefix('Value error, ')}.{found}"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    """Keys of the section that an unknown key stands in."""
+    kind: Any = ClusterConfig
+    for part in location[:-1]:
+        if get_origin(kind) in (dict, tuple):
+            kind = next(inner for inner in get_args(kind) if inner not in (str, ...))
+        else:
+            kind = kind.model_fields[str(part)].annotation
+    return list(kind.model_fields)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from components.cluster_config import ClusterConfig, PodSize, ServicePlace, StagePlace
-
-if TYPE_CHECKING:
-    from components.submit import StageJob
+from components.stage_job import StageJob
 
 API_GROUP, API_VERSION = "ray.io", "v1"
 STAGE_LABEL, RUN_LABEL = "difflm.io/stage", "difflm.io/run"

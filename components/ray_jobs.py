@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from components.job_log import JobLog
 from components.patience import Patience
+from components.stage_job import StageJob
 from difflm_core.errors import ConfigError, StageError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
-
-    from components.submit import StageJob
 
 _LOGGER = logging.getLogger("difflm.submit")
 _POLL_SECONDS = 1.0

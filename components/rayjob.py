@@ -7,17 +7,15 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.cluster_config import ClusterConfig, parse_cluster_config
 from components.job_log import JobLog
 from components.kubernetes_api import KubernetesApi, LogNotReadyError, connect
 from components.manifests import RUN_LABEL, rayjob
+from components.stage_job import StageJob, Where
 from difflm_core.config_file import load_config
 from difflm_core.errors import StageError
-
-if TYPE_CHECKING:
-    from components.submit import StageJob, Where
 
 _LOGGER = logging.getLogger("difflm.submit")
 RAYJOBS = "rayjobs"

@@ -11,12 +11,12 @@ import yaml
 
 from components.cluster_config import ClusterConfig
 from components.manifests import SERVICE_NAME, rayservice
+from components.stage_job import Where
 from difflm_core import storage
 from difflm_core.errors import StageError
 
 if TYPE_CHECKING:
     from components.kubernetes_api import KubernetesApi
-    from components.submit import Where
 
 _LOGGER = logging.getLogger("difflm.submit")
 RAYSERVICES = "rayservices"

@@ -15,7 +15,8 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.submit import StageJob, Where, find_stage, launch, open_backend, read_where
+from components.stage_job import StageJob, Where, find_stage, read_where
+from components.submit import launch, open_backend
 from difflm_core import storage
 from difflm_core.artifacts import EvaluationReport, GeneratorBundle, find_artifacts
 from difflm_core.config import RunConfig

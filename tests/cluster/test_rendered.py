@@ -7,7 +7,7 @@ import yaml
 
 from components.cluster_config import parse_cluster_config
 from components.manifests import rayjob, rayservice
-from components.submit import StageJob
+from components.stage_job import StageJob
 from difflm_core.stages import load_stages
 from difflm_core.stages.pipeline import FOLDERS
 from tests.cluster.crds import needs_crds, problems

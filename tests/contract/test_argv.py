@@ -11,7 +11,7 @@ from components.cluster_config import ClusterConfig
 from components.factory import run_stage
 from components.manifests import rayjob
 from components.ray_jobs import RayJobs
-from components.submit import Where
+from components.stage_job import Where
 from difflm_core.stages import load_stages
 from difflm_core.stages.pipeline import FOLDERS
 from pipelines.compile import COMPILED

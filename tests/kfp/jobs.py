@@ -1,6 +1,6 @@
 """Stage jobs on the small finished run of the tests."""
 
-from components.submit import StageJob, find_stage
+from components.stage_job import StageJob, find_stage
 from tests.people import people_config
 
 GENERATION = {"num_rows": 60, "batch_rows": 30, "shard_rows": 30}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from components.rayjob import RayJobResources, delete_unfinished
-from components.submit import Where, launch
+from components.stage_job import Where
+from components.submit import launch
 from difflm_core.errors import ConfigError, StageError
 from tests.kfp.fake_kubernetes import connection, fake_kubernetes, play, run_entrypoint
 from tests.kfp.jobs import generate_job
@@ -195,7 +196,8 @@ def test_a_killed_step_leaves_its_job_to_the_next_try(people_run, tmp_path):
     job = generate_job(people_run, tmp_path)
     script = (
         "import sys; from pathlib import Path; from tests.kfp.fake_kubernetes import connection; "
-        "from components.rayjob import RayJobResources; from components.submit import *; "
+        "from components.rayjob import RayJobResources; from components.submit import launch; "
+        "from components.stage_job import StageJob, Where, find_stage; "
         "job = StageJob(find_stage('generate'), sys.argv[2], {'generator': sys.argv[3]}, "
         "sys.argv[4], 'run-1'); print(job.name, flush=True); "
         "launch(job, RayJobResources(connection(sys.argv[1]), Where(backend='rayjob')))"

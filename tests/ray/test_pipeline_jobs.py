@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from components.ray_jobs import RayJobs
-from components.submit import StageJob, find_stage, launch
+from components.stage_job import StageJob, find_stage
+from components.submit import launch
 from difflm_core.errors import ConfigError, StageError
 from tests.people import content_hashes, people_config
 from tests.ray.heads import local_head

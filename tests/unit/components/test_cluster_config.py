@@ -28,7 +28,9 @@ def test_nothing_means_defaults():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("imagee: x", "stages.yaml: imagee: there is no such key"),
+        ("imagee: x", r"stages.yaml: imagee: there is no such key.*Did you mean image\?"),
+        ("stages: {generate: {worker: {cpus: 2}}}", r"generate.worker.cpus: .*Did you mean cpu\?"),
+        ("default: {tolerations: [{kee: a}]}", r"tolerations.0.kee: .*Did you mean key\?"),
         ("stages: {train: {}}", "there is no stage 'train'; expected serialize, train-vae"),
         ("default: {worker: {memory: lots}}", r"default.worker.memory: .*Found 'lots'"),
         ("default: {worker: {cpu: 0}}", r"default.worker.cpu: .*Found 0"),

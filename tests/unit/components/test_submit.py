@@ -5,15 +5,8 @@ import json
 import pytest
 
 from components.patience import Patience
-from components.submit import (
-    InProcess,
-    StageJob,
-    find_stage,
-    launch,
-    open_backend,
-    read_where,
-    verified_output,
-)
+from components.stage_job import StageJob, find_stage, read_where
+from components.submit import InProcess, launch, open_backend, verified_output
 from difflm_core.errors import ConfigError, StageError
 from tests.people import people_config
 
