@@ -34,10 +34,12 @@ def prepare(
     config: str,
     run: str,
     data: str,
+    target: str,
     rows: int,
     seed: int,
     replace_changed: bool,
     changes: dict,
+    where: dict,
 ) -> NamedTuple("Prepared", [("config", str), ("run", str)]):
     """Check the whole run, and write down its configuration.
 
@@ -45,15 +47,19 @@ def prepare(
         config: YAML, or the URI of a YAML file.
         run: URI of the run directory; empty: `output` of the configuration.
         data: overrides `data.source`; empty: no.
+        target: overrides `data.target`; empty: no.
         rows: overrides `generation.num_rows`; 0: no.
         seed: overrides `seed`; negative: no.
         replace_changed: discard stages whose settings have changed instead of refusing the run.
-        changes: of one run of a sweep: folder, data, rows, seed.
+        changes: of one run of a sweep: folder, data, target, rows, seed.
+        where: backend, address, image, run_id.
     """
     from components import steps
 
     with steps.explained():
-        return tuple(steps.prepare(config, run, data, rows, seed, replace_changed, changes))
+        return tuple(
+            steps.prepare(config, run, data, target, rows, seed, replace_changed, changes, where)
+        )
 
 
 @component

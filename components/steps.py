@@ -67,10 +67,12 @@ def prepare(
     config: str,
     run: str = "",
     data: str = "",
+    target: str = "",
     rows: int = 0,
     seed: int = -1,
     replace_changed: bool = False,
     changes: Mapping[str, Any] | None = None,
+    where: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Check a run from end to end before any work is done, and write down its configuration.
 
@@ -78,18 +80,22 @@ def prepare(
         config: the configuration: YAML, or the URI of a YAML file.
         run: run directory; empty: `output` of the configuration.
         data: overrides `data.source`; empty: no.
+        target: overrides `data.target`; empty: no.
         rows: overrides `generation.num_rows`; 0: no.
         seed: overrides `seed`; negative: no.
         replace_changed: discard finished stages whose settings have changed, and all after them,
             instead of refusing the run.
-        changes: of one run of a sweep: `folder` below `run`, and any of data, rows, seed.
+        changes: of one run of a sweep: `folder` below `run`, and any of data, target, rows, seed.
+        where: backend, address, image, run_id.
 
     Raises:
         ConfigError: a value is wrong.
         DiffLMError: the run would be refused.
     """
-    settings = _settings(config, run, {"data": data, "rows": rows, "seed": seed}, changes or {})
+    values = {"data": data, "target": target, "rows": rows, "seed": seed}
+    settings = _settings(config, run, values, changes or {})
     settings.require_source()
+    _require_shared(settings, read_where(where or {}))
     open_records(settings.data)
     plans = plan_pipeline(settings, replace="changed" if replace_changed else "never")
     if replace_changed:
@@ -99,6 +105,18 @@ def prepare(
     for plan in plans:
         print(f"{plan.status:<8} {plan.stage:<16} {plan.uri}", flush=True)
     return Prepared(uri, settings.output)
+
+
+def _require_shared(settings: RunConfig, where: Where) -> None:
+    """Refuse places that the pods of a RayJob do not share."""
+    if where.backend != "rayjob":
+        return
+    for key, uri in (("run", settings.output), ("data", settings.data.source or "")):
+        if storage.is_local(uri):
+            raise ConfigError(
+                f"{key}: {uri!r} is a path in one pod, and the pods of the backend rayjob share "
+                "no files. Expected a URI, such as s3://bucket/runs/adult."
+            )
 
 
 def _settings(
@@ -115,6 +133,8 @@ def _settings(
     overrides: list[str] = []
     if values["data"]:
         overrides.append(f"data.source={json.dumps(values['data'])}")
+    if values["target"]:
+        overrides.append(f"data.target={json.dumps(values['target'])}")
     if int(values["rows"]):
         overrides.append(f"generation.num_rows={int(values['rows'])}")
     if int(values["seed"]) >= 0:

@@ -16,6 +16,7 @@ from pipelines.wiring import STEP_POLICY, Policy, apply, run_stages
 def difflm(
     config: str = "",
     data: str = "",
+    target: str = "",
     run: str = "",
     rows: int = 0,
     seed: int = -1,
@@ -37,6 +38,7 @@ def difflm(
     Args:
         config: configuration: YAML, or the URI of a YAML file; empty: defaults.
         data: URI of the real records; empty: `data.source` of the configuration.
+        target: column that a downstream model predicts; empty: as the configuration says.
         run: URI of the run directory; empty: `output` of the configuration.
         rows: records to generate; 0: as the configuration says.
         seed: same seed, same records; negative: as the configuration says.
@@ -78,10 +80,12 @@ def difflm(
             config=config,
             run=run,
             data=data,
+            target=target,
             rows=rows,
             seed=seed,
             replace_changed=replace_changed,
             changes={},
+            where=where,
         )
         apply(STEP_POLICY, plan, image)
         made = run_stages(plan.outputs["config"], plan.outputs["run"], where, image)

@@ -33,7 +33,7 @@ def sweep(
 
     Args:
         runs: what differs between the runs: of each, its `folder` below `run`, and any of `data`,
-            `rows` and `seed`.
+            `target`, `rows` and `seed`.
         config: configuration of all: YAML, or the URI of a YAML file; empty: defaults.
         run: URI of the directory of all runs; empty: `output` of the configuration.
         backend: rayjob, jobs or local, as in the pipeline difflm.
@@ -57,10 +57,12 @@ def sweep(
                 config=config,
                 run=run,
                 data="",
+                target="",
                 rows=0,
                 seed=-1,
                 replace_changed=replace_changed,
                 changes=changes,
+                where=where,
             )
             apply(STEP_POLICY, plan, image)
             made = run_stages(plan.outputs["config"], plan.outputs["run"], where, image)

@@ -30,7 +30,7 @@ def config(people_run, tmp_path):
 
 
 def test_the_configuration_is_checked_and_written_down(config, tmp_path):
-    made = steps.prepare(config, str(tmp_path / "run"), "", 70, 5)
+    made = steps.prepare(config, str(tmp_path / "run"), rows=70, seed=5)
     assert made.run == str(tmp_path / "run")
     written = yaml.safe_load((tmp_path / "run" / "pipeline.yaml").read_text())
     assert made.config == str(tmp_path / "run" / "pipeline.yaml")
@@ -53,6 +53,7 @@ def test_a_run_of_a_sweep_has_its_folder_and_its_changes(config, tmp_path):
     written = yaml.safe_load((tmp_path / "all" / "a" / "pipeline.yaml").read_text())
     assert made.run == str(tmp_path / "all" / "a")
     assert (written["seed"], written["generation"]["num_rows"]) == (3, 40)
+    assert written["data"]["target"] == "label"
     with pytest.raises(ConfigError, match="sed: a run of a sweep has no such key"):
         steps.prepare(config, str(tmp_path / "all"), changes={"sed": 1})
 
@@ -64,6 +65,8 @@ def test_a_run_of_a_sweep_has_its_folder_and_its_changes(config, tmp_path):
         ({"config": "s3.yaml"}, "there is no such configuration file"),
         ({"config": ""}, "data.source is missing"),
         ({"data": "missing.csv"}, "missing.csv"),
+        ({"where": {"backend": "rayjob"}}, r"run: .* share no files\. Expected a URI"),
+        ({"run": "s3://b/run", "where": {"backend": "rayjob"}}, "data: .* share no files"),
     ],
 )
 def test_mistakes_end_the_first_step(config, tmp_path, values, message):
