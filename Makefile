@@ -42,7 +42,7 @@ test-slow: setup  ## The tests that `make test` leaves out, on this machine
 	$(BIN)/python -m pytest -m "slow and not gpu and not ray" $(ARGS)
 
 test-ray: setup  ## The tests that start an embedded Ray, or groups of processes; loopback only
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not gpu" tests/ray tests/distributed $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not gpu" tests/ray tests/distributed tests/serve $(ARGS)
 
 check: setup  ## Lint, format, types and layers
 	$(BIN)/ruff check .
