@@ -121,6 +121,7 @@ def test_a_changed_setting_is_refused_at_the_first_step_until_it_may_replace(fin
     assert manifest["summary"]["num_rows"] == 90
 
 
+@pytest.mark.slow
 def test_killed_in_a_step_it_goes_on_where_it_stopped(people_run, tmp_path):
     people_config(tmp_path, runtime={"threads": 1})
     process = begin(tmp_path)
@@ -137,6 +138,7 @@ def test_killed_in_a_step_it_goes_on_where_it_stopped(people_run, tmp_path):
     assert content_hashes(tmp_path / "run") == content_hashes(people_run)
 
 
+@pytest.mark.slow
 def test_a_killed_step_is_tried_again_by_its_policy(people_run, tmp_path):
     people_config(tmp_path, runtime={"threads": 1})
     process = begin(tmp_path)
@@ -151,6 +153,7 @@ def test_a_killed_step_is_tried_again_by_its_policy(people_run, tmp_path):
     assert content_hashes(tmp_path / "run") == content_hashes(people_run)
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_its_runs(people_run, tmp_path):
     people_config(tmp_path, runtime={"threads": 1})
     runs = "[{folder: a, seed: 0, rows: 60}, {folder: b, seed: 1, rows: 60}]"
@@ -161,3 +164,30 @@ def test_a_sweep_compares_its_runs(people_run, tmp_path):
     found = {name: content_hashes(tmp_path / "run" / name) for name in ("a", "b")}
     assert found["a"]["corpus"] == found["b"]["corpus"] or found["a"] != found["b"]
     assert found["a"]["synthetic"] != found["b"]["synthetic"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_adult_table_at_a_small_setting(tmp_path):
+    values = yaml.safe_load((ROOT / "pipelines" / "configs" / "adult.yaml").read_text("utf-8"))
+    values["vae"] = {"max_tokens": 2_000_000}
+    values["diffusion"] = {"num_steps": 300}
+    values["generation"] = {"num_rows": 3000}
+    values["evaluation"] = {"max_rows": 3000}
+    path = tmp_path / "adult.yaml"
+    path.write_text(yaml.safe_dump(values))
+    output = ("--output", str(tmp_path / "run"))
+    done = subprocess.run(
+        command(str(path), *output), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Quality gate: refused" in done.stdout
+    limits = [part.replace("=-1", "=99") for part in ANY]
+    done = subprocess.run(
+        command(str(path), *output, *limits), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("finished before, reused from") == len(load_stages())
+    assert "Quality gate: passed" in done.stdout
+    assert "utility_loss_percent" in done.stdout
+    assert (tmp_path / "run" / "rayservice.yaml").exists()
