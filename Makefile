@@ -16,10 +16,10 @@ EXTRAS := eval,train,ray,tracking,kfp,serve,s3,gcs
 TESTS := not slow and not gpu and not ray
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-ray check format bench docs lock clean
+.PHONY: help setup demo test test-slow test-ray check format bench docs lock images images-check clean
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Create .venv with the locked versions (only when they changed)
 
@@ -68,6 +68,12 @@ lock: setup  ## Write requirements.lock: the versions in .venv, and those of the
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed \
 	  --report $(VENV)/lock.json -c $(VENV)/installed.txt '.[$(EXTRAS),dev]'
 	$(BIN)/python .ci/lock.py $(VENV)/lock.json $(LOCK)
+
+images:  ## Build the container images; ARGS=--help shows the options (needs Docker)
+	components/images/build.sh $(ARGS)
+
+images-check: setup  ## What an image would install, installed and started here (minutes; no Docker)
+	$(BIN)/python -m pytest -m slow tests/images $(ARGS)
 
 clean:  ## Remove the virtual environment and caches (runs are kept)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -1,0 +1,1 @@
+"""Pipelines: wiring of the stages, and configurations of runs."""
