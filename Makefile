@@ -10,14 +10,16 @@ ARGS   ?=
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 LOCK  := requirements.lock
+# All extras for running the software; components/images/install.sh takes the same ones.
+EXTRAS := eval,train,ray,tracking,kfp,serve,s3,gcs
 # What `make test` leaves out: long tests, and tests that need a GPU or start a Ray instance.
 TESTS := not slow and not gpu and not ray
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-ray check format bench docs lock clean
+.PHONY: help setup demo test test-slow test-ray check format bench docs lock images images-check clean
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Create .venv with the locked versions (only when they changed)
 
@@ -28,7 +30,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	  echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,train,ray,tracking,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,train,ray,tracking,kfp,dev]'
 	@touch $@
 
 demo: setup  ## Adult from table to report: all six stages, then open the report
@@ -64,8 +66,14 @@ docs: setup  ## Write docs/config.md from the configuration model
 lock: setup  ## Write requirements.lock: the versions in .venv, and those of the other extras
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(VENV)/installed.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed \
-	  --report $(VENV)/lock.json -c $(VENV)/installed.txt '.[eval,dev,train,ray,tracking,kfp,serve]'
+	  --report $(VENV)/lock.json -c $(VENV)/installed.txt '.[$(EXTRAS),dev]'
 	$(BIN)/python .ci/lock.py $(VENV)/lock.json $(LOCK)
+
+images:  ## Build the container images; ARGS=--help shows the options (needs Docker)
+	components/images/build.sh $(ARGS)
+
+images-check: setup  ## What an image would install, installed and started here (minutes; no Docker)
+	$(BIN)/python -m pytest -m slow tests/images $(ARGS)
 
 clean:  ## Remove the virtual environment and caches (runs are kept)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -6,10 +6,9 @@ from pathlib import Path
 
 HEADER = """\
 # Exact versions for `pip install -c requirements.lock`, every transitive dependency of the extras
-# eval, dev, train, ray, tracking, kfp and serve included. Written by `make lock`: what is installed
-# in .venv, where the tests pass, keeps its version; the rest is what pip resolves beside it. No
-# index, no path, no hash, so that pip's own configuration decides where packages come from.
-# The extras s3 and gcs are not locked: their packages pin fsspec to their own release.
+# eval, train, ray, tracking, kfp, serve, s3, gcs and dev included. Written by `make lock`: what is
+# installed in .venv, where the tests pass, keeps its version; the rest is what pip resolves beside
+# it. No index, no path, no hash, so that pip's own configuration decides where packages come from.
 """
 # Build tools, and the project itself.
 LEFT_OUT = {"difflm-on-ray", "pip", "setuptools", "wheel"}

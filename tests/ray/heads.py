@@ -22,11 +22,13 @@ class Head:
     Attributes:
         address: For `--address`.
         dashboard: For `ray job submit --address`.
+        agent_port: Of the agent of its node, which knows the node's health.
         environment: What a client needs, the token among it.
     """
 
     address: str
     dashboard: str
+    agent_port: int
     environment: dict[str, str]
 
     def ray(self, *arguments):
@@ -64,6 +66,7 @@ def local_head():
             yield Head(
                 f"127.0.0.1:{ports['port']}",
                 f"http://127.0.0.1:{ports['dashboard-port']}",
+                ports["dashboard-agent-listen-port"],
                 environment,
             )
         finally:
