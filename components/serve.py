@@ -8,6 +8,9 @@
 Ray Serve makes it from `build_app` with the arguments of its configuration.
 """
 
+# Ray Serve has no types for its decorators.
+# pyright: reportUntypedClassDecorator=false
+
 from __future__ import annotations
 
 import asyncio
@@ -18,6 +21,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 _MAX_ROWS = 10_000
@@ -77,7 +81,8 @@ class GeneratorReplica:
             temperature=request["temperature"],
             top_p=request["top_p"],
         )
-        return json.loads(frame.to_json(orient="records", date_format="iso"))
+        text: Any = frame.to_json(orient="records", date_format="iso")
+        return json.loads(text)
 
 
 def make_ingress(models: list[str]) -> FastAPI:
@@ -122,7 +127,7 @@ def build_app(args: AppArgs) -> serve.Application:
                 values["seed"] = secrets.randbelow(2**31)
             try:
                 rows = await generator.generate.remote(values)
-            except serve.exceptions.BackPressureError:
+            except BackPressureError:
                 raise HTTPException(
                     503, "All generators are busy.", headers={"Retry-After": "5"}
                 ) from None

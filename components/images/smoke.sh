@@ -7,6 +7,7 @@ set -euo pipefail
 # Each program says what it is, or the script stops here.
 python3 -m components.entrypoint --help > /dev/null
 difflm --help > /dev/null
+difflm pipeline --help > /dev/null
 ray --version
 # What a Kubeflow step starts, and what every optional part of the software imports.
 python3 -c 'import kfp.dsl.executor_main'
@@ -17,6 +18,7 @@ import sys
 import deepspeed
 import gcsfs
 import kfp
+import kfp.kubernetes
 import lightgbm
 import s3fs
 import tensorboard
