@@ -61,13 +61,15 @@ class RayJobs:
             )
 
     def _connect(self) -> JobSubmissionClient:
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         try:
             return self._patience.call(lambda: JobSubmissionClient(self._address))
-        except (RuntimeError, ValueError) as error:
+        except (AuthenticationError, RuntimeError, ValueError) as error:
+            first = str(error).strip().partition("\n")[0].rstrip(".")
             raise ConfigError(
-                f"{self._address}: this job API refuses to talk: {error}. Expected the URL of a "
+                f"{self._address}: this job API refuses to talk: {first}. Expected the URL of a "
                 "cluster of the same version of Ray, with its token in RAY_AUTH_TOKEN."
             ) from None
 

@@ -10,8 +10,8 @@ Ray Serve makes it from `build_app` with the arguments of its configuration.
 
 # Ray Serve has no types for its decorators.
 # pyright: reportUntypedClassDecorator=false
-
-from __future__ import annotations
+#
+# FastAPI reads annotations where Ray has unpickled them: no `from __future__ import annotations`.
 
 import asyncio
 import json
@@ -100,12 +100,13 @@ def make_ingress(models: list[str]) -> FastAPI:
     return app
 
 
-def build_app(args: AppArgs) -> serve.Application:
+def build_app(values: dict[str, Any]) -> serve.Application:
     """Make the application.
 
     Args:
-        args: models and replicas, as in `serveConfigV2`.
+        values: `AppArgs`, as in `serveConfigV2`.
     """
+    args = AppArgs.model_validate(values)
     app = make_ingress(sorted(args.models))
 
     @serve.deployment(name="ingress")

@@ -39,8 +39,7 @@ def explained() -> Generator[None]:
 
     Kubeflow would show a traceback instead.
     """
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger("difflm").setLevel(logging.INFO)
+    _show_launching()
     try:
         yield
     except DiffLMError as error:
@@ -49,6 +48,18 @@ def explained() -> Generator[None]:
     except KeyboardInterrupt:
         print("Stopped. What is finished is kept.", flush=True)
         raise SystemExit(130) from None
+
+
+def _show_launching() -> None:
+    """Show what is launched, attached to and replaced; stages show their own log."""
+    logger = logging.getLogger("difflm.submit")
+    logger.setLevel(logging.INFO)
+    # Kubeflow's executor has put a handler on the root that words lines as its own.
+    logger.propagate = False
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
 
 
 class Prepared(NamedTuple):

@@ -6,7 +6,7 @@ from kfp import dsl
 
 from components.factory import DEFAULT_IMAGE, check_quality, deploy, finish, prepare
 from difflm_core.artifacts import EvaluationReport, GeneratorBundle
-from pipelines.wiring import STEP_POLICY, Policy, apply, run_stages
+from pipelines.wiring import ONCE, STEP_POLICY, apply, run_stages
 
 
 @dsl.pipeline(
@@ -73,7 +73,7 @@ def difflm(
         "copy_excess_percent": copy_excess_percent,
         "membership_auc": membership_auc,
     }
-    end = apply(Policy(retries=0), finish(config=config, run=run, where=where), image)
+    end = apply(ONCE, finish(config=config, run=run, where=where), image)
     end.set_display_name("report and clean up")
     with dsl.ExitHandler(end, name="difflm"):
         plan = prepare(
@@ -87,7 +87,7 @@ def difflm(
             changes={},
             where=where,
         )
-        apply(STEP_POLICY, plan, image)
+        apply(ONCE, plan, image)
         made = run_stages(plan.outputs["config"], plan.outputs["run"], where, image)
         gate = check_quality(report=made[EvaluationReport], limits=limits)
         apply(STEP_POLICY, gate, image)

@@ -6,7 +6,7 @@ from kfp import dsl
 
 from components.factory import DEFAULT_IMAGE, compare, finish, prepare
 from difflm_core.artifacts import EvaluationReport
-from pipelines.wiring import STEP_POLICY, Policy, apply, run_stages
+from pipelines.wiring import ONCE, STEP_POLICY, apply, run_stages
 
 _PARALLELISM = 4
 
@@ -49,7 +49,7 @@ def sweep(
         "image": stage_image,
         "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     }
-    end = apply(Policy(retries=0), finish(config=config, run=run, where=where), image)
+    end = apply(ONCE, finish(config=config, run=run, where=where), image)
     end.set_display_name("report and clean up")
     with dsl.ExitHandler(end, name="difflm sweep"):
         with dsl.ParallelFor(runs, name="runs", parallelism=_PARALLELISM) as changes:
@@ -64,7 +64,7 @@ def sweep(
                 changes=changes,
                 where=where,
             )
-            apply(STEP_POLICY, plan, image)
+            apply(ONCE, plan, image)
             made = run_stages(plan.outputs["config"], plan.outputs["run"], where, image)
         table = compare(reports=dsl.Collected(made[EvaluationReport]))
         apply(STEP_POLICY, table, image)

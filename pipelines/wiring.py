@@ -35,10 +35,11 @@ class Policy:
     memory_limit: str = "4Gi"
 
 
-# Long stages on nodes that come and go are tried more often; steps that only read and say, once.
+# A mistake of the user stays one, so the first step is not tried again. Long stages on nodes that come and go are tried more often; steps that only read and say, once.
 POLICIES = {"train-vae": Policy(retries=4), "generate": Policy(retries=4)}
 STAGE_POLICY = Policy()
 STEP_POLICY = Policy(retries=1)
+ONCE = Policy(retries=0)
 
 
 # The credentials of the object store, as the fsspec packages for S3 read them. A step reads and

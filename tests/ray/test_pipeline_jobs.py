@@ -8,11 +8,14 @@ import pytest
 from components.ray_jobs import RayJobs
 from components.stage_job import StageJob, find_stage
 from components.submit import launch
-from difflm_core.errors import ConfigError, StageError
+from difflm_core.errors import StageError
 from tests.people import content_hashes, people_config
 from tests.ray.heads import local_head
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+PIPELINE = [sys.executable, "-m", "difflm_core.cli", "pipeline", "run-local", "run.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +42,9 @@ def generate_job(people_run, folder, run_id, **changes):
 
 def test_the_whole_pipeline_as_jobs_of_a_cluster(head, people_run, tmp_path):
     people_config(tmp_path, runtime={"threads": 1})
-    arguments = [
-        *("run-local", "run.yaml", "--output", str(tmp_path / "run")),
-        *("-p", "backend=jobs", "-p", f"address={head.dashboard}"),
-    ]
+    arguments = ["--output", str(tmp_path / "run"), "-p", "backend=jobs"]
     done = subprocess.run(
-        [sys.executable, "-m", "difflm_core.cli", "pipeline", *arguments],
+        [*PIPELINE, *arguments, "-p", f"address={head.dashboard}"],
         env=head.environment,
         cwd=tmp_path,
         capture_output=True,
@@ -70,8 +70,16 @@ def test_a_failed_job_has_its_own_message_and_makes_place(cluster, people_run, t
     assert launch(job, backend).manifest.summary["num_rows"] == 60
 
 
-def test_a_wrong_token_is_a_clear_error(cluster, people_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    job = generate_job(people_run, tmp_path, "token")
-    with pytest.raises(ConfigError, match="RAY_AUTH_TOKEN"):
-        launch(job, RayJobs(cluster.dashboard))
+def test_a_wrong_token_is_a_clear_error(head):
+    # Ray reads a token once for each process.
+    script = "import sys; from components.ray_jobs import RayJobs; RayJobs(sys.argv[1]).run(None)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, head.dashboard],
+        env={**head.environment, "RAY_AUTH_TOKEN": "0" * 64},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"ConfigError: {head.dashboard}: this job API refuses to talk" in last
+    assert "RAY_AUTH_TOKEN" in last
