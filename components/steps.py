@@ -35,31 +35,35 @@ PLAN_NAME = "pipeline.yaml"
 
 @contextlib.contextmanager
 def explained() -> Generator[None]:
-    """Show what is logged, and end the step with the message of an error that has one.
+    """Show what is launched, and end the step with the message of an error that has one.
 
     Kubeflow would show a traceback instead.
     """
-    _show_launching()
+    with _shown(logging.getLogger("difflm.submit")):
+        try:
+            yield
+        except DiffLMError as error:
+            print(f"Error: {error}", flush=True)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("Stopped. What is finished is kept.", flush=True)
+            raise SystemExit(130) from None
+
+
+@contextlib.contextmanager
+def _shown(logger: logging.Logger) -> Generator[None]:
+    """Show a log as it is; Kubeflow's executor would word its lines as its own."""
+    before = (logger.level, logger.propagate)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
     try:
         yield
-    except DiffLMError as error:
-        print(f"Error: {error}", flush=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped. What is finished is kept.", flush=True)
-        raise SystemExit(130) from None
-
-
-def _show_launching() -> None:
-    """Show what is launched, attached to and replaced; stages show their own log."""
-    logger = logging.getLogger("difflm.submit")
-    logger.setLevel(logging.INFO)
-    # Kubeflow's executor has put a handler on the root that words lines as its own.
-    logger.propagate = False
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
 
 
 class Prepared(NamedTuple):

@@ -35,12 +35,12 @@ class Policy:
     memory_limit: str = "4Gi"
 
 
-# A mistake of the user stays one, so the first step is not tried again. Long stages on nodes that come and go are tried more often; steps that only read and say, once.
+# Long stages on nodes that come and go are tried more often; steps that only read and say, once.
 POLICIES = {"train-vae": Policy(retries=4), "generate": Policy(retries=4)}
 STAGE_POLICY = Policy()
 STEP_POLICY = Policy(retries=1)
+# A mistake of the user stays one: the first step is not tried again.
 ONCE = Policy(retries=0)
-
 
 # The credentials of the object store, as the fsspec packages for S3 read them. A step reads and
 # writes there, too: configurations, manifests, reports.
