@@ -100,7 +100,8 @@ def prepare(
         seed: overrides `seed`; negative: no.
         replace_changed: discard finished stages whose settings have changed, and all after them,
             instead of refusing the run.
-        changes: of one run of a sweep: `folder` below `run`, and any of data, target, rows, seed.
+        changes: of one run of a sweep: any of data, target, rows, seed, and its folder below
+            `run`; seed-N by default, if it has a seed.
         where: backend, address, image, run_id.
 
     Raises:
@@ -156,9 +157,19 @@ def _settings(
         overrides.append(f"seed={int(values['seed'])}")
     settings = load_config_text(config, overrides)
     output = run or settings.output
-    if changes.get("folder"):
-        output = storage.join(output, str(changes["folder"]))
+    if changes:
+        output = storage.join(output, _folder(changes))
     return settings.model_copy(update={"output": output})
+
+
+def _folder(changes: Mapping[str, Any]) -> str:
+    if changes.get("folder"):
+        return str(changes["folder"])
+    if "seed" in changes:
+        return f"seed-{int(changes['seed'])}"
+    raise ConfigError(
+        f"A run of the sweep has no folder: {', '.join(changes)}. Add `folder`, a name of its own."
+    )
 
 
 def run_stage(

@@ -54,6 +54,10 @@ def test_a_run_of_a_sweep_has_its_folder_and_its_changes(config, tmp_path):
     assert made.run == str(tmp_path / "all" / "a")
     assert (written["seed"], written["generation"]["num_rows"]) == (3, 40)
     assert written["data"]["target"] == "label"
+    made = steps.prepare(config, str(tmp_path / "all"), changes={"seed": 4.0})
+    assert made.run == str(tmp_path / "all" / "seed-4")
+    with pytest.raises(ConfigError, match="has no folder: rows"):
+        steps.prepare(config, str(tmp_path / "all"), changes={"rows": 4.0})
     with pytest.raises(ConfigError, match="sed: a run of a sweep has no such key"):
         steps.prepare(config, str(tmp_path / "all"), changes={"sed": 1})
 
