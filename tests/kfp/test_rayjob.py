@@ -30,6 +30,14 @@ def backend():
     return make
 
 
+@pytest.fixture
+def interruptible():
+    """Shells start what runs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_stage_runs_to_its_end_and_its_log_is_shown(backend, people_run, tmp_path, capsys):
     job = generate_job(people_run, tmp_path)
     with fake_kubernetes(run_entrypoint) as (cluster, api):
@@ -178,6 +186,7 @@ def test_the_workflow_owns_the_job(backend, people_run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("interruptible")
 def test_cancelling_a_step_deletes_its_job(backend, people_run, tmp_path, number):
     job = generate_job(people_run, tmp_path)
 
