@@ -103,7 +103,7 @@ def rayservice(
         "proxy_location": "EveryNode",
         # Behind the Service, whose clients the NetworkPolicy names.
         "http_options": {
-            "host": "0.0.0.0",  # noqa: S104
+            "host": "0.0.0.0",  # noqa: S104 - of a pod
             "port": _SERVE_PORT[1],
             "request_timeout_s": _REQUEST_SECONDS,
         },

@@ -33,6 +33,10 @@ ParamOption = Annotated[
         show_default=False,
     ),
 ]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="URI", help="Run directory, instead of `output:`."),
+]
 EndpointOption = Annotated[
     str | None,
     typer.Option("--endpoint", envvar="KFP_ENDPOINT", metavar="URL", help="Kubeflow's API."),
@@ -88,10 +92,7 @@ def compile_pipelines(
 def run_local(
     config: ConfigArgument,
     params: ParamOption,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="URI", help="Run directory, instead of `output:`."),
-    ] = None,
+    output: RunOption = None,
     pipeline: PipelineOption = "difflm",
 ) -> None:
     """Run the pipeline on this machine, each step in a process of its own."""
@@ -108,10 +109,7 @@ def run_local(
 def submit(
     config: ConfigArgument,
     params: ParamOption,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="URI", help="Run directory, instead of `output:`."),
-    ] = None,
+    output: RunOption = None,
     pipeline: PipelineOption = "difflm",
     endpoint: EndpointOption = None,
     namespace: NamespaceOption = None,

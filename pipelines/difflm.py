@@ -6,7 +6,7 @@ from kfp import dsl
 
 from components.factory import DEFAULT_IMAGE, check_quality, deploy, finish, prepare
 from difflm_core.artifacts import EvaluationReport, GeneratorBundle
-from pipelines.wiring import ONCE, STEP_POLICY, apply, run_stages
+from pipelines.wiring import ONCE, STEP_POLICY, apply, place, run_stages
 
 
 @dsl.pipeline(
@@ -58,12 +58,7 @@ def difflm(
         copy_excess_percent: exact copies of training rows beyond those among other real rows.
         membership_auc: AUC of guessing who was in the training table.
     """
-    where = {
-        "backend": backend,
-        "address": address,
-        "image": stage_image,
-        "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-    }
+    where = place(backend, address, stage_image)
     limits = {
         "utility_loss_percent": utility_loss_percent,
         "shape_error_percent": shape_error_percent,

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Generator, Mapping
 from io import TextIOBase
+from pathlib import Path
 from typing import Any, TextIO
 
 from difflm_core.errors import StageError
@@ -62,7 +63,7 @@ def _inner(error: RuntimeError) -> str:
 def _steps_of_this_python() -> Generator[None]:
     """Let steps import what this process imports, wherever it was started."""
     before = os.environ.get("PYTHONPATH")
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    here = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (here, before) if part)
     try:
         yield

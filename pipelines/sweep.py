@@ -6,7 +6,7 @@ from kfp import dsl
 
 from components.factory import DEFAULT_IMAGE, compare, finish, prepare
 from difflm_core.artifacts import EvaluationReport
-from pipelines.wiring import ONCE, STEP_POLICY, apply, run_stages
+from pipelines.wiring import ONCE, STEP_POLICY, apply, place, run_stages
 
 _PARALLELISM = 4
 
@@ -41,12 +41,7 @@ def sweep(
             settings of the cluster say (ConfigMap difflm-stages).
         replace_changed: discard stages whose settings have changed instead of refusing the run.
     """
-    where = {
-        "backend": backend,
-        "address": address,
-        "image": stage_image,
-        "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-    }
+    where = place(backend, address, stage_image)
     end = apply(ONCE, finish(config=config, run=run, where=where), image)
     end.set_display_name("report and clean up")
     with dsl.ExitHandler(end, name="difflm sweep"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kfp import kubernetes
+from kfp import dsl, kubernetes
 
 from components.factory import stage_task
 from difflm_core.artifacts import Artifact
@@ -71,6 +71,18 @@ def apply(policy: Policy, task: Any, image: Any) -> Any:
             backoff_max_duration=f"{policy.longest_wait_seconds}s",
         )
     return task
+
+
+def place(backend: Any, address: Any, image: Any) -> dict[str, Any]:
+    """Where the stages of a run are launched, as each step takes it (`components.stage_job.Where`).
+
+    Args:
+        backend: rayjob, jobs or local.
+        address: URL of a job API, for the backend jobs.
+        image: of the stages, for the backend rayjob.
+    """
+    run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    return {"backend": backend, "address": address, "image": image, "run_id": run_id}
 
 
 def run_stages(
