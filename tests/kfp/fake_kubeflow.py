@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from tests.kfp.servers import JsonHandler, serving
 
 TASKS = [("prepare", "SUCCEEDED", None), ("serialize", "SUCCEEDED", None)]
 
@@ -24,32 +24,18 @@ class Kubeflow:
     failing: bool = False
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server_state: Kubeflow
-
-    def log_message(self, *_):
-        pass
-
-    def _answer(self, body, code=200):
-        data = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
 
     def _refused(self):
         state = self.server_state
         if state.failing:
-            self._answer({"error": "the database is full"}, 500)
+            self.answer({"error": "the database is full"}, 500)
         elif state.token and self.headers.get("authorization") != f"Bearer {state.token}":
-            self._answer({"error": "who are you?"}, 401)
+            self.answer({"error": "who are you?"}, 401)
         else:
             return False
         return True
-
-    def _body(self):
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def do_GET(self):
         if self._refused():
@@ -58,29 +44,29 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         path = url.path.removeprefix("/apis/v2beta1/")
         if path == "healthz":
-            self._answer({"multi_user": False})
+            self.answer({"multi_user": False})
         elif path == "pipelines":
             name = json.loads(query["filter"])["predicates"][0]["stringValue"]
             found = [p for p in state.pipelines.values() if p["display_name"] == name]
-            self._answer({"pipelines": found} if found else {})
+            self.answer({"pipelines": found} if found else {})
         elif path.endswith("/versions"):
             # One on each page: a client that reads the first page alone finds nothing.
             start = int(query.get("page_token") or 0)
             page = {"pipeline_versions": state.versions[start : start + 1]}
             if start + 1 < len(state.versions):
                 page["next_page_token"] = str(start + 1)
-            self._answer(page)
+            self.answer(page)
         elif path == "experiments":
-            self._answer({"experiments": state.experiments} if state.experiments else {})
+            self.answer({"experiments": state.experiments} if state.experiments else {})
         elif path.startswith("runs/"):
             self._run(path.removeprefix("runs/"))
         else:
-            self._answer({"error": f"{path} is unknown"}, 404)
+            self.answer({"error": f"{path} is unknown"}, 404)
 
     def _run(self, run_id):
         state = self.server_state
         if run_id not in state.runs:
-            self._answer({"error": f"run {run_id} not found"}, 404)
+            self.answer({"error": f"run {run_id} not found"}, 404)
             return
         name, tasks, error = state.states.pop(0) if len(state.states) > 1 else state.states[0]
         details = [
@@ -93,10 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
             for number, (task, task_state, message) in enumerate(tasks)
         ]
         run = {**state.runs[run_id], "state": name, "run_details": {"task_details": details}}
-        self._answer({**run, **({"error": {"message": error}} if error else {})})
+        self.answer({**run, **({"error": {"message": error}} if error else {})})
 
     def do_POST(self):
-        body = self._body()
+        body = self.body()
         if self._refused():
             return
         state, url = self.server_state, urlsplit(self.path)
@@ -106,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             state.uploads.append(body.decode())
             made = {"pipeline_id": f"p{len(state.pipelines)}", "display_name": query["name"]}
             state.pipelines[made["pipeline_id"]] = made
-            self._answer(made)
+            self.answer(made)
         elif path == "pipelines/upload_version":
             state.uploads.append(body.decode())
             made = {
@@ -115,27 +101,20 @@ class _Handler(BaseHTTPRequestHandler):
                 "display_name": query["name"],
             }
             state.versions.append(made)
-            self._answer(made)
+            self.answer(made)
         elif path == "experiments":
             made = {**json.loads(body), "experiment_id": "e0"}
             state.experiments.append(made)
-            self._answer(made)
+            self.answer(made)
         elif path == "runs":
             run_id = f"run-{len(state.runs)}"
             state.runs[run_id] = {**json.loads(body), "run_id": run_id}
-            self._answer(state.runs[run_id])
+            self.answer(state.runs[run_id])
 
 
 @contextlib.contextmanager
 def fake_kubeflow(**values):
     """Start the server; gives what it holds, and its URL."""
     state = Kubeflow(**values)
-    handler = type("Handler", (_Handler,), {"server_state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield state, f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(_Handler, server_state=state) as url:
+        yield state, url

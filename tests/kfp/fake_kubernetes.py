@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client as kubernetes_client
 
 from components.kubernetes_api import KubernetesApi
+from tests.kfp.servers import JsonHandler, serving
 
 NAMESPACE = "team"
 
@@ -100,27 +100,15 @@ class Cluster:
         return sum(1 for found, path in self.requests if found == method and part in path)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     protocol_version = "HTTP/1.1"
     cluster: Cluster
 
-    def log_message(self, *_):
-        pass
-
-    def _answer(self, code, body):
-        data = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
     def _error(self, code, message):
-        self._answer(code, {"kind": "Status", "code": code, "message": message})
+        self.answer({"kind": "Status", "code": code, "message": message}, code)
 
     def _begin(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else None
+        body = json.loads(self.body() or "null")
         url = urlsplit(self.path)
         cluster = self.cluster
         cluster.requests.append((self.command, self.path))
@@ -163,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             threading.Thread(
                 target=self.cluster.operator, args=(self.cluster, plural, name), daemon=True
             ).start()
-        self._answer(201, body)
+        self.answer(body, 201)
 
     def do_PATCH(self):
         if (begun := self._begin()) is None:
@@ -177,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             threading.Thread(
                 target=self.cluster.operator, args=(self.cluster, plural, name), daemon=True
             ).start()
-        self._answer(200, found)
+        self.answer(found)
 
     def do_DELETE(self):
         if (begun := self._begin()) is None:
@@ -192,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.cluster.deletions[name] = self.cluster.deleting
         else:
             self.cluster.remove(plural, name)
-        self._answer(200, {"kind": "Status", "status": "Success"})
+        self.answer({"kind": "Status", "status": "Success"})
 
     def do_GET(self):
         if (begun := self._begin()) is None:
@@ -205,10 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
             if data is None:
                 self._error(404, "not found")
             else:
-                self._answer(200, {"kind": "ConfigMap", "data": data})
+                self.answer({"kind": "ConfigMap", "data": data})
         elif len(rest) == 2:
             found = self.cluster.of(rest[0]).get(rest[1])
-            self._answer(200, found) if found else self._error(404, f"{rest[1]!r} not found")
+            self.answer(found) if found else self._error(404, f"{rest[1]!r} not found")
         elif query.get("watch") in ("true", "True"):
             self._watch(rest[0], query)
         else:
@@ -218,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
                 for item in self.cluster.of(rest[0]).values()
                 if not label or item["metadata"].get("labels", {}).get(label) == value
             ]
-            self._answer(200, {"kind": "List", "metadata": {}, "items": items})
+            self.answer({"kind": "List", "metadata": {}, "items": items})
 
     def _chunks(self):
         self.send_response(200)
@@ -260,11 +248,11 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, pod in self.cluster.pods.items()
                 if pod["job"] == job
             ]
-            self._answer(200, {"kind": "PodList", "items": items})
+            self.answer({"kind": "PodList", "items": items})
             return
         if len(rest) == 1:
             found = self.cluster.of("pods").get(rest[0])
-            self._answer(200, found) if found else self._error(404, "not found")
+            self.answer(found) if found else self._error(404, "not found")
             return
         name, sent = rest[0], 0
         self._chunks()
@@ -288,15 +276,8 @@ class _Handler(BaseHTTPRequestHandler):
 def fake_kubernetes(operator=None):
     """Start the server; gives the cluster and a connection to it."""
     cluster = Cluster(operator=operator)
-    handler = type("Handler", (_Handler,), {"cluster": cluster})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield cluster, connection(f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(_Handler, cluster=cluster) as url:
+        yield cluster, connection(url)
 
 
 def connection(url, patience_seconds=20.0):
