@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Format = Literal["json", "ndjson", "csv", "parquet", "arrow"]
 JobFormat = Literal["parquet", "csv", "jsonl"]
 JobStatus = Literal["waiting", "running", "succeeded", "failed", "cancelled"]
-Light = Literal["good", "fair", "poor", "unknown"]
+Light = Literal["good", "fair", "bad", "unknown"]
 Scalar = bool | int | float | str
 MAX_SEED = 2**31 - 1
 # What an answer says beside its rows.
