@@ -66,17 +66,25 @@ def measure_parts(model: str, rows: int = 1024, repeats: int = 8) -> dict[str, f
     import torch
 
     from difflm_core.api import DiffLM
-    from difflm_core.generation.decode import decode_tokens
+    from difflm_core.generation.decode import TokenDraw, decode_tokens
 
     torch.set_num_threads(1)
     generator = DiffLM.from_pretrained(model)._generator
     random = torch.Generator().manual_seed(0)
-    z_BD = generator.latents(rows, seed=0, first=0)
-    ids_BT = decode_tokens(generator.vae.decoder, z_BD, rows, random)
+    latents = generator.latents
+
+    def sample_latents() -> torch.Tensor:
+        return latents.latents(latents.noise(rows, seed=0, first=0))
+
+    def decode() -> torch.Tensor:
+        return decode_tokens(generator.vae.decoder, z_BD, [TokenDraw(rows, random)])
+
+    z_BD = sample_latents()
+    ids_BT = decode()
     residuals = np.random.default_rng(0).random((rows, generator.codec.num_residuals))
     parts = {
-        "latent diffusion": lambda: generator.latents(rows, seed=0, first=0),
-        "language model": lambda: decode_tokens(generator.vae.decoder, z_BD, rows, random),
+        "latent diffusion": sample_latents,
+        "language model": decode,
         "codec": lambda: generator.codec.decode(ids_BT.numpy(), residuals),
     }
     times: dict[str, float] = {}

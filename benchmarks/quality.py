@@ -33,9 +33,9 @@ from difflm_core.generation.even import even_normals
 from difflm_core.generation.generator import (
     Generator,
     LatentSource,
+    NoLatents,
+    PriorLatents,
     SamplingOptions,
-    no_latents,
-    prior_latents,
 )
 from difflm_core.latents import LatentBatch
 from difflm_core.progress import console_sink, setup_logging
@@ -184,8 +184,8 @@ def _ablations(
         language_model = load_vae(path, codec, compute)
     sources: dict[str, tuple[TextVae, LatentSource]] = {
         "posterior": (full, _posterior_latents(made[Latents])),
-        "prior": (full, prior_latents(config.vae.latent_dim)),
-        "language model": (language_model, no_latents()),
+        "prior": (full, PriorLatents(config.vae.latent_dim)),
+        "language model": (language_model, NoLatents()),
     }
     rows: dict[str, list[dict[str, Any]]] = {}
     for name, (vae, latents) in sources.items():

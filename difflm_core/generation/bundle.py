@@ -19,7 +19,7 @@ from safetensors.torch import load_file, load_model, save_model
 from difflm_core.codec.records import RecordCodec
 from difflm_core.device import Compute
 from difflm_core.diffusion.model import DenoiserSize, LatentDiffusion, SamplerOptions
-from difflm_core.generation.generator import Generator, diffusion_latents
+from difflm_core.generation.generator import DiffusionLatents, Generator
 from difflm_core.vae.decoder import DecoderSize
 from difflm_core.vae.encoder import EncoderSize
 from difflm_core.vae.model import TextVae, VaeSize
@@ -66,7 +66,7 @@ def load_generator(directory: Path, compute: Compute) -> Generator:
     vae = load_vae(directory, codec, compute)
     diffusion, sampler = load_diffusion(directory, compute.device)
     bias_V = load_file(directory / CALIBRATION_FILE)["bias"]
-    return Generator(vae, codec, diffusion_latents(diffusion, sampler), bias_V)
+    return Generator(vae, codec, DiffusionLatents(diffusion, sampler), bias_V)
 
 
 def _write_json(path: Path, data: Any) -> None:

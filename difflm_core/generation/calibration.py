@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from difflm_core.codec.grammar import Grammar
-from difflm_core.generation.decode import decode_tokens
+from difflm_core.generation.decode import TokenDraw, decode_tokens
 from difflm_core.generation.generator import LatentSource
 from difflm_core.seeds import seed_of
 from difflm_core.vae.model import TextVae
@@ -96,11 +96,11 @@ def calibrate(
     for batch in range(NUM_BATCHES):
         generator = torch.Generator().manual_seed(seed_of(seed, "calibration", batch))
         calibration = MarginalCalibration(grammar, token_share)
-        z_BD = latents(
-            CALIBRATION_ROWS,
-            seed=seed_of(seed, "calibration"),
-            first=batch * CALIBRATION_ROWS,
+        noise_BD = latents.noise(
+            CALIBRATION_ROWS, seed=seed_of(seed, "calibration"), first=batch * CALIBRATION_ROWS
         )
-        decode_tokens(vae.decoder, z_BD, CALIBRATION_ROWS, generator, adjust=calibration)
+        z_BD = None if noise_BD is None else latents.latents(noise_BD)
+        draw = TokenDraw(CALIBRATION_ROWS, generator)
+        decode_tokens(vae.decoder, z_BD, [draw], adjust=calibration)
         biases.append(calibration.bias_V)
     return torch.stack(biases).mean(dim=0)

@@ -4,10 +4,12 @@ A synthetic table is judged by its marginals, and independent rows miss them eve
 perfect. Here each row alone follows the model exactly, but the rows of a table are spread over its
 distribution together (docs/adr/0011).
 
-Shape legend: B batch, D latent, S tokens of a slot.
+Shape legend: B batch, D latent, G draws, S tokens of a slot.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -52,7 +54,42 @@ def even_normals(count: int, dim: int, *, seed: int, first: int = 0) -> Tensor:
     return torch.special.ndtri(uniform_BD).float()
 
 
-def even_tokens(probabilities_BS: Tensor, live_B: Tensor, generator: torch.Generator) -> Tensor:
+class Draws:
+    """Which rows of a batch are drawn together.
+
+    Attributes:
+        index_B: Number of each row's draw, ascending.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], generators: Sequence[torch.Generator], device: torch.device
+    ) -> None:
+        """Cut a batch into draws of `sizes` rows, G of them, each with its generator (CPU)."""
+        self._generators = generators
+        self._shape = (len(sizes), max(sizes))
+        counts = torch.tensor(sizes, device=device)
+        self.index_B = torch.arange(len(sizes), device=device).repeat_interleave(counts)
+        begin_B = (counts.cumsum(dim=0) - counts)[self.index_B]
+        place_B = torch.arange(len(self.index_B), device=device) - begin_B
+        self._cell_B = self.index_B * self._shape[1] + place_B
+
+    def uniforms(self, count: int) -> Tensor:
+        """Numbers in [0, 1) of each draw, shape [G, count], float64."""
+        drawn = [torch.rand(count, generator=g, dtype=torch.float64) for g in self._generators]
+        return torch.stack(drawn).to(self.index_B.device)
+
+    def steps(self, share_B: Tensor, uniform_G: Tensor) -> Tensor:
+        """By how much floor(cumulative share + uniform) rises at each row of its draw, shape [B].
+
+        Sums run through the rows of a draw one by one, so other draws change no bit of them.
+        """
+        table = share_B.new_zeros(self._shape)
+        table.view(-1)[self._cell_B] = share_B
+        counts = (table.cumsum(dim=1) + uniform_G[:, None]).floor()
+        return counts.diff(prepend=counts.new_zeros(len(counts), 1), dim=1).view(-1)[self._cell_B]
+
+
+def even_tokens(probabilities_BS: Tensor, live_B: Tensor, draws: Draws) -> Tensor:
     """Draw one token per row, so that each token comes about as often as the rows expect.
 
     The tokens of a slot are halved again and again. At each halving the rows that got here are
@@ -64,7 +101,7 @@ def even_tokens(probabilities_BS: Tensor, live_B: Tensor, generator: torch.Gener
     Args:
         probabilities_BS: Distribution of each row.
         live_B: Rows whose token matters; the others do not disturb them.
-        generator: Draws the uniform numbers (CPU).
+        draws: Which rows are drawn together.
 
     Returns:
         Indices of tokens, shape [B], int64.
@@ -72,19 +109,19 @@ def even_tokens(probabilities_BS: Tensor, live_B: Tensor, generator: torch.Gener
     batch, size = probabilities_BS.shape
     device = probabilities_BS.device
     index_S = torch.arange(size, dtype=probabilities_BS.dtype, device=device)
-    position_B = torch.where(live_B, probabilities_BS @ index_S, -1.0)
-    order_B = position_B.argsort(stable=True)
+    expected_B = (probabilities_BS * index_S).sum(dim=1)
+    order_B = torch.where(live_B, expected_B, -1.0).argsort(stable=True)
+    order_B = order_B[draws.index_B[order_B].argsort(stable=True)]
     masses = _halved_masses(probabilities_BS[order_B])
-    uniforms = torch.rand(len(masses), generator=generator, dtype=torch.float64).tolist()
+    uniforms = draws.uniforms(len(masses))
     node_B = torch.zeros(batch, dtype=torch.int64, device=device)
-    for mass_BN, uniform in zip(masses, uniforms, strict=True):
+    for level, mass_BN in enumerate(masses):
         children_B2 = mass_BN.gather(1, torch.stack([2 * node_B, 2 * node_B + 1], dim=1)).double()
         share_B = children_B2[:, 1] / children_B2.sum(dim=1)
-        # Rows of one node side by side, in the order of their expected tokens.
-        group_B = node_B.argsort(stable=True)
-        count_B = (share_B[group_B].cumsum(dim=0) + uniform).floor()
+        # Rows of one node of a draw side by side, in the order of their expected tokens.
+        group_B = ((draws.index_B << level) + node_B).argsort(stable=True)
         right_B = torch.empty_like(share_B)
-        right_B[group_B] = count_B.diff(prepend=count_B.new_zeros(1))
+        right_B[group_B] = draws.steps(share_B[group_B], uniforms[:, level])
         # Rounding of the sum must not choose what is impossible.
         right_B = torch.where((share_B > 0) & (share_B < 1), right_B, share_B)
         node_B = 2 * node_B + right_B.long()

@@ -34,7 +34,7 @@ def train_diffusion(
     from difflm_core.generation.bundle import CALIBRATION_FILE, load_diffusion, load_vae
     from difflm_core.generation.calibration import calibrate
     from difflm_core.generation.card import TrainingFacts, model_card
-    from difflm_core.generation.generator import diffusion_latents
+    from difflm_core.generation.generator import DiffusionLatents
 
     training = _Training(cfg, latents, ctx.output, ctx.seed, ctx.runtime)
     result = ctx.launcher.run_workers(training, ctx.runtime.num_workers, ctx.progress)[0]
@@ -48,7 +48,7 @@ def train_diffusion(
         decoder,
         codec.grammar,
         codec.token_share,
-        diffusion_latents(diffusion, sampler),
+        DiffusionLatents(diffusion, sampler),
         seed=ctx.seed,
     )
     num_training = sum(entry.rows or 0 for entry in latents.files("train", ".parquet"))

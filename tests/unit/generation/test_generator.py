@@ -3,6 +3,8 @@
 import re
 import threading
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,10 +22,12 @@ from difflm_core.generation.bundle import load_generator
 from difflm_core.generation.generator import (
     BLANK,
     ZERO_BYTE,
+    Drawing,
     Generator,
+    NoLatents,
+    PriorLatents,
     SamplingOptions,
-    no_latents,
-    prior_latents,
+    Span,
     without_unwritable_texts,
 )
 
@@ -51,6 +55,26 @@ def test_rows_do_not_depend_on_threads_or_on_where_a_shard_begins(generator):
     whole = rows(generator, 70, num_threads=1)
     assert whole.equals(rows(generator, 70, num_threads=3))
     assert whole.slice(40).equals(rows(generator, 30, start=40))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_rows_do_not_depend_on_who_shares_a_batch(people_run, precision):
+    generator = load_generator(people_run / "generator", Compute(torch.device("cpu"), precision))
+    sizes = [1, 17, 1, 20, 3, 9, 20, 2]
+    asked = [
+        Span(
+            20 * index,
+            20 * index + size,
+            replace(OPTIONS, seed=index, temperature=1 - index / 20, top_p=1 - (index % 3) / 10),
+        )
+        for index, size in enumerate(sizes)
+    ]
+    together = [Drawing(span, generator.codec) for span in asked]
+    while lacking := [drawing for drawing in together if drawing.num_missing]:
+        generator.advance(lacking)
+    for span, drawing in zip(asked, together, strict=True):
+        alone = generator.batches(span.num_rows, span.options, start=span.begin)
+        assert drawing.records().equals(next(alone))
 
 
 def test_threads_of_torch_are_as_before(generator):
@@ -137,12 +161,13 @@ def test_few_batches_are_in_memory(generator, monkeypatch):
     """However many rows are asked for, no more batches are begun than threads can chew."""
     begun, lock = [], threading.Lock()
 
-    def fake_batch(self, begin, end, options):
+    def numbered(self, span):
         with lock:
-            begun.append(begin)
-        return pa.RecordBatch.from_pydict({"x": list(range(begin, end))}), Counter()
+            begun.append(span.begin)
+        batch = pa.RecordBatch.from_pydict({"x": list(range(span.begin, span.end))})
+        return SimpleNamespace(records=lambda: batch, rejections=Counter())
 
-    monkeypatch.setattr(Generator, "_batch", fake_batch)
+    monkeypatch.setattr(Generator, "_draw_alone", numbered)
     seen = []
     for count, batch in enumerate(generator.batches(90_000, OPTIONS, num_threads=2), start=1):
         seen += batch.column("x").to_pylist()
@@ -164,7 +189,7 @@ def test_a_low_temperature_and_a_small_nucleus_are_less_diverse(generator):
     assert num_distinct(temperature=3.0) > 0.9 * usual
 
 
-@pytest.mark.parametrize("latents", [prior_latents(4), no_latents()])
+@pytest.mark.parametrize("latents", [PriorLatents(4), NoLatents()])
 def test_ablations_generate_too(generator, latents):
     ablated = Generator(generator.vae, generator.codec, latents)
     table = rows(ablated, 30)
@@ -174,7 +199,7 @@ def test_ablations_generate_too(generator, latents):
 
 def test_more_rows_than_identifiers_is_refused_before_work(generator, monkeypatch):
     monkeypatch.setattr(generator.codec, "identifiers", {"c": IdentifierPattern.parse("C[0-9]")})
-    monkeypatch.setattr(Generator, "_batch", None)
+    monkeypatch.setattr(Generator, "_draw_alone", None)
     with pytest.raises(DataError) as caught:
         next(generator.batches(21, OPTIONS))
     assert str(caught.value) == (

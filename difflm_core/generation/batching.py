@@ -1,0 +1,242 @@
+"""Continuous batching: rows for many callers from shared batches of the language model.
+
+Callers ask for spans (`generator.Span`). A few threads decode batches: the rows of a batch that are
+accepted leave it, rejected rows stay for another attempt, and waiting spans enter. Batches begin
+and end with the records, which have equally many tokens, so nobody waits for the slowest record;
+and a handful of waiting rows does not wait for a large batch to end, but passes between two of its
+slots (iteration-level scheduling; Yu et al. 2022, "Orca").
+
+Who has had the fewest rows is served first, so a large table does not hold up small requests, and
+no request waits for ever.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import torch
+
+from difflm_core.generation.generator import (
+    Drawing,
+    Generator,
+    Rejections,
+    Span,
+    require_identifiers,
+)
+
+MAX_BATCH_ROWS = 1024
+# Fewer rows than this are not spread over several threads.
+MIN_BATCH_ROWS = 128
+# At most so many waiting rows pass between two slots of a larger batch; more are worth their own.
+MAX_PASSING_ROWS = 128
+# A caller is put behind newcomers by a second for so many rows that it has had, ...
+ROWS_PER_SECOND_OF_PATIENCE = 8192
+# ... but never by more than this.
+MAX_PATIENCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished span.
+
+    Attributes:
+        records: Its rows, canonical.
+        rejections: Rejected tries, by column and reason.
+        waited_seconds: Time before its first batch began.
+        made_seconds: Time from then on.
+        shared_rows: Rows of its first batch.
+    """
+
+    records: pa.RecordBatch
+    rejections: Rejections
+    waited_seconds: float
+    made_seconds: float
+    shared_rows: int
+
+
+@dataclass(order=True)
+class _Job:
+    due: float
+    number: int
+    generator: Generator = field(compare=False)
+    span: Span = field(compare=False)
+    asked: float = field(compare=False)
+    future: Future[Made] = field(compare=False, default_factory=Future[Made])
+    drawing: Drawing | None = field(compare=False, default=None)
+    begun: float = field(compare=False, default=0.0)
+    shared_rows: int = field(compare=False, default=0)
+
+    @property
+    def num_rows(self) -> int:
+        return self.span.num_rows if self.drawing is None else self.drawing.num_missing
+
+
+class BatchingEngine:
+    """Makes spans of several generators for many callers.
+
+    Attributes:
+        num_threads: Batches decoded at the same time.
+    """
+
+    def __init__(self, num_threads: int | None = None) -> None:
+        """Start the threads.
+
+        Args:
+            num_threads: Batches decoded at the same time; None: one for each thread that torch
+                would use here.
+        """
+        self._torch_threads = torch.get_num_threads()
+        self.num_threads = num_threads or self._torch_threads
+        self._changed = threading.Condition()
+        self._waiting: list[_Job] = []  # a heap
+        self._numbers = itertools.count()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"decode-{index}", daemon=True)
+            for index in range(self.num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, generator: Generator, span: Span, *, served_rows: int = 0) -> Future[Made]:
+        """Ask for a span.
+
+        Args:
+            generator: Makes it.
+            span: What is asked for.
+            served_rows: Rows that the caller has had already.
+
+        Returns:
+            The result, or the `DiffLMError` that says why there is none. Cancelling it before it
+            has begun takes it off the queue.
+
+        Raises:
+            DataError: an identifier column has fewer identifiers than rows.
+            RuntimeError: the engine is closed.
+        """
+        require_identifiers(generator.codec, span.end)
+        now = time.monotonic()
+        patience = min(served_rows / ROWS_PER_SECOND_OF_PATIENCE, MAX_PATIENCE_SECONDS)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            job = _Job(now + patience, next(self._numbers), generator, span, now)
+            heapq.heappush(self._waiting, job)
+            self._changed.notify()
+        return job.future
+
+    @property
+    def num_waiting_rows(self) -> int:
+        """Rows asked for that no batch has taken up."""
+        with self._changed:
+            return sum(job.num_rows for job in self._waiting)
+
+    def close(self) -> None:
+        """Cancel what waits, finish what was begun, and end the threads."""
+        with self._changed:
+            self._closed = True
+            abandoned, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        for job in abandoned:
+            job.future.cancel()
+        for thread in self._threads:
+            thread.join()
+        torch.set_num_threads(self._torch_threads)
+
+    def _work(self) -> None:
+        torch.set_num_threads(1)  # see `difflm_core.threads`
+        unfinished: list[_Job] = []
+        while batch := self._next_batch(unfinished):
+            unfinished = self._decode(batch, self._let_few_pass)
+
+    def _next_batch(self, unfinished: list[_Job]) -> list[_Job]:
+        """The unfinished jobs and waiting ones of the same generator; empty at the end."""
+        with self._changed:
+            while not (unfinished or self._waiting or self._closed):
+                self._changed.wait()
+            waiting_rows = sum(job.num_rows for job in self._waiting)
+            fair_share = -(-waiting_rows // self.num_threads)
+            max_rows = min(MAX_BATCH_ROWS, max(MIN_BATCH_ROWS, fair_share))
+            return self._take(unfinished, max_rows)
+
+    def _take(self, batch: list[_Job], max_rows: int) -> list[_Job]:
+        """Add waiting jobs that fit, the one that is due first to an empty batch in any case."""
+        batch, left = list(batch), list[_Job]()
+        num_rows = sum(job.num_rows for job in batch)
+        while self._waiting and num_rows < max_rows:
+            job = heapq.heappop(self._waiting)
+            fits = num_rows + job.num_rows <= max_rows or not batch
+            if not fits or (batch and job.generator is not batch[0].generator):
+                left.append(job)
+            elif job.drawing is not None or job.future.set_running_or_notify_cancel():
+                batch.append(job)
+                num_rows += job.num_rows
+        for job in left:
+            heapq.heappush(self._waiting, job)
+        return batch
+
+    def _let_few_pass(self) -> None:
+        """Decode a few waiting rows in the middle of a larger batch."""
+        with self._changed:
+            if not self._waiting or sum(job.num_rows for job in self._waiting) > MAX_PASSING_ROWS:
+                return
+            batch = self._take([], MAX_PASSING_ROWS)
+        if batch:
+            rejected = self._decode(batch)
+            with self._changed:
+                for job in rejected:
+                    heapq.heappush(self._waiting, job)
+                self._changed.notify()
+
+    def _decode(
+        self, batch: list[_Job], between_slots: Callable[[], None] | None = None
+    ) -> list[_Job]:
+        """Decode one batch; give the jobs that lack rows after it."""
+        now = time.monotonic()
+        num_rows = sum(job.num_rows for job in batch)
+        drawings: list[Drawing] = []
+        for job in batch:
+            if job.drawing is None:
+                job.drawing = Drawing(job.span, job.generator.codec)
+                job.begun, job.shared_rows = now, num_rows
+            drawings.append(job.drawing)
+        try:
+            batch[0].generator.advance(drawings, between_slots)
+        except Exception as error:  # noqa: BLE001 - it is the callers' to handle; the thread goes on
+            for job in batch:
+                job.future.set_exception(error)
+            return []
+        return [
+            job
+            for job, drawing in zip(batch, drawings, strict=True)
+            if not _is_finished(job, drawing)
+        ]
+
+
+def _is_finished(job: _Job, drawing: Drawing) -> bool:
+    """Deliver the result of a job if there is one, or why there will be none."""
+    try:
+        if drawing.num_missing:
+            drawing.check_attempts()
+            return False
+        records = drawing.records()
+    except Exception as error:  # noqa: BLE001 - as above
+        job.future.set_exception(error)
+        return True
+    job.future.set_result(
+        Made(
+            records,
+            drawing.rejections,
+            waited_seconds=job.begun - job.asked,
+            made_seconds=time.monotonic() - job.begun,
+            shared_rows=job.shared_rows,
+        )
+    )
+    return True
