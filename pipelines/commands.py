@@ -48,8 +48,8 @@ NamespaceOption = Annotated[
 _TOKEN = "KFP_EXISTING_TOKEN"  # noqa: S105 - the name of a variable
 
 
-def pipeline_commands() -> typer.Typer:
-    """Make the group `pipeline`."""
+def add_commands(app: typer.Typer) -> None:
+    """Add the group `pipeline`."""
     group = command_group(
         "The stages as a Kubeflow pipeline.\n\n"
         "A parameter is one of the pipeline's: data, rows, seed, backend, the limits of its "
@@ -72,7 +72,7 @@ def pipeline_commands() -> typer.Typer:
         "difflm pipeline submit run.yaml --pipeline sweep --endpoint http://127.0.0.1:8080",
     )
     add_command(group, status, "difflm pipeline status 1b2c3d4e")
-    return group
+    app.add_typer(group, name="pipeline")
 
 
 def compile_pipelines(

@@ -196,7 +196,7 @@ class Distributions(Message):
     columns: list[Distribution]
 
 
-class Limits(Message):
+class LimitsInfo(Message):
     """What the service allows."""
 
     keys_required: bool

@@ -18,8 +18,8 @@ from difflm_core.cli.settings_commands import docs, infer, show, validate
 from difflm_core.cli.stage_commands import run, stage_command
 
 STAGE_PANEL = "Stages, one at a time"
-# Installed packages bring groups of commands: functions that give a `typer.Typer`. They must import
-# nothing heavy.
+# Installed packages bring commands: functions that add them to a `typer.Typer`, and import nothing
+# heavy.
 COMMANDS = "difflm.commands"
 _HELP = """Synthetic tables from real ones, and a report on how good and how private they are.
 
@@ -92,7 +92,7 @@ def build_app() -> typer.Typer:
     )
     app.add_typer(schema, name="schema")
     for entry in importlib.metadata.entry_points(group=COMMANDS):
-        app.add_typer(entry.load()(), name=entry.name)
+        entry.load()(app)
     return app
 
 

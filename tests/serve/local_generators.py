@@ -1,0 +1,43 @@
+"""Generators in this process, in place of replicas of Ray Serve."""
+
+import asyncio
+
+from components.serving.problems import ServiceError
+from components.serving.worker import Refusal, Worker
+
+
+class LocalGenerators:
+    """One worker; `delay_seconds` makes it slow, `fail_after` lets it fail."""
+
+    def __init__(self, num_threads=2):
+        self.worker = Worker(num_threads)
+        self.loaded = {}
+        self.requests = []
+        self.delay_seconds = 0.0
+        self.fail_after = None
+        self.full = False
+
+    async def make(self, ref, request, *, patient):
+        if self.full and not patient:
+            raise ServiceError("busy", "All queues are full.", 3)
+        self.requests.append(request)
+        await self.prepare(ref)
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
+        if self.fail_after is not None and request.begin >= self.fail_after:
+            raise ServiceError("unavailable", "The replica is gone.", 1)
+        answer = await self.worker.make(self.loaded[ref.key], request)
+        if isinstance(answer, Refusal):
+            raise ServiceError(answer.code, answer.detail)
+        return answer
+
+    async def prepare(self, ref):
+        if ref.key not in self.loaded:
+            loaded = await asyncio.to_thread(self.worker.load, ref)
+            if isinstance(loaded, Refusal):
+                raise ServiceError(loaded.code, loaded.detail, 1)
+            self.loaded[ref.key] = loaded
+
+    async def check(self):
+        if self.full:
+            raise ServiceError("unavailable", "No replica answers.", 3)
