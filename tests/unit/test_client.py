@@ -905,6 +905,16 @@ def test_a_job_is_waited_for(tmp_path):
     assert service.requests.count(("GET", "/v1/jobs/j1/files/a.parquet")) == 3
 
 
+def test_a_file_that_comes_further_each_time_is_not_given_up(tmp_path):
+    service = JobService([("succeeded", 100)], {"a": b"a" * 5000, "b": b"b"})
+    service.answers["a"] = [
+        httpx.Response(200, stream=Broken(b"a" * 5000, cut=cut)) for cut in range(500, 5000, 500)
+    ]
+    with service.client(max_retries=1) as client:
+        paths = client.job("j1").download(tmp_path)
+    assert paths[0].read_bytes() == b"a" * 5000
+
+
 @pytest.mark.parametrize(("size", "tries"), [(5001, 1), (4999, 6)])
 def test_a_file_of_another_size_is_not_kept(tmp_path, size, tries):
     files = {"a.parquet": b"a" * 5000, "b.parquet": b"b"}
