@@ -71,14 +71,14 @@ def serve(
 
     A bundle that is replaced is served within seconds, without a lost request. Stop with Ctrl-C.
     """
-    from components.serving.keys import read_keys
-    from components.serving.local import (
+    from components.serve_here import (
         LOOPBACK_NAMES,
         is_loopback,
         require_port,
         serving,
         split_processors,
     )
+    from components.serving.keys import read_keys
     from components.serving.registry import find_models
 
     found = {} if watch else find_models(models)

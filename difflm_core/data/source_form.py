@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -51,20 +52,30 @@ def source_schema(schema: Schema, *, form: Form = "typed") -> pa.Schema:
 
 def to_dataframe(table: pa.Table, schema: Schema) -> pd.DataFrame:
     """Convert canonical records to a pandas DataFrame with the dtypes of the source."""
+    nullable = {column.name for column in schema.columns if column.nullable}
+    return typed_dataframe(from_canonical(table, schema), nullable)
+
+
+def typed_dataframe(table: pa.Table, nullable: Collection[str]) -> pd.DataFrame:
+    """Convert records in the form of the source to a pandas DataFrame with its dtypes.
+
+    Args:
+        table: What `from_canonical` makes in the form `typed`.
+        nullable: Names of the columns that may miss values.
+    """
     import pandas as pd
 
-    typed = from_canonical(table, schema)
     names = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-    nullable: dict[Any, Any] = {
+    dtypes: dict[Any, Any] = {
         pa.type_for_alias(name.lower()): getattr(pd, f"{name}Dtype")() for name in names
     }
-    nullable[pa.bool_()] = pd.BooleanDtype()
+    dtypes[pa.bool_()] = pd.BooleanDtype()
     series: dict[str, Any] = {}
-    for column in schema.columns:
-        values: Any = typed.column(column.name)
-        mapper: dict[Any, Any] = dict(nullable) if column.nullable else {}
+    for name in table.column_names:
+        values: Any = table.column(name)
+        mapper: dict[Any, Any] = dict(dtypes) if name in nullable else {}
         mapper[pa.large_string()] = pd.StringDtype()
-        series[column.name] = values.to_pandas(types_mapper=mapper.get)
+        series[name] = values.to_pandas(types_mapper=mapper.get)
     return pd.DataFrame(series)
 
 

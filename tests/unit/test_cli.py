@@ -68,7 +68,7 @@ def test_version(difflm):
 
 
 def test_the_command_line_loads_nothing_heavy():
-    heavy = "torch transformers pyarrow pandas numpy sklearn lightgbm xgboost ray kfp".split()
+    heavy = "torch transformers pyarrow pandas numpy sklearn lightgbm xgboost ray kfp httpx".split()
     code = (
         "import sys, difflm_core.cli, difflm_core.stages.pipeline;"
         f"print([name for name in {heavy} if name in sys.modules])"
