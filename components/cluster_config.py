@@ -79,7 +79,10 @@ class ServicePlace(_Strict):
     """The Ray cluster that serves a generator.
 
     Attributes:
-        replicas: copies of the generator that answer at the same time.
+        replicas: copies of the generator, one in each worker pod, that make rows.
+        keys_secret: a Secret whose entry DIFFLM_API_KEYS names the API keys; null: every client
+            that the NetworkPolicy lets through may call.
+        results: where jobs write their rows, such as s3://bucket/results; null: no jobs.
         head: as for a stage.
         worker: each of the pods that replicas live in.
         min_workers: worker pods that are always there.
@@ -89,6 +92,8 @@ class ServicePlace(_Strict):
     """
 
     replicas: int = Field(default=2, ge=1)
+    keys_secret: str | None = None
+    results: str | None = None
     head: PodSize = PodSize()
     worker: PodSize = PodSize(cpu=4, memory="8Gi")
     min_workers: int = Field(default=1, ge=0)

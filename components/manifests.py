@@ -112,7 +112,7 @@ def rayservice(
                 "name": name,
                 "import_path": SERVE_APPLICATION,
                 "route_prefix": "/",
-                "args": {"models": {name: generator}, "num_replicas": place.replicas},
+                "args": _service_args(name, generator, place),
             }
         ],
     }
@@ -130,6 +130,21 @@ def rayservice(
             "rayClusterConfig": _service_cluster(config, place, pods),
         },
     }
+
+
+def _service_args(name: str, generator: str, place: ServicePlace) -> dict[str, Any]:
+    """Arguments of `components.serve:build_app`."""
+    args: dict[str, Any] = {
+        "models": {name: generator},
+        "num_replicas": place.replicas,
+        # The rest of a pod is for the front and Ray's own processes.
+        "cpus_per_replica": max(1, place.worker.cpu - 1),
+    }
+    if place.worker.gpu:
+        args["gpus_per_replica"] = place.worker.gpu
+    if place.results:
+        args["results"] = place.results
+    return args
 
 
 def _stage_cluster(
@@ -151,6 +166,10 @@ def _service_cluster(config: ClusterConfig, place: ServicePlace, pods: _Pods) ->
     head = pods.ray("ray-head", place.head, ports)
     worker = pods.ray("ray-worker", place.worker, (_SERVE_PORT, _METRICS_PORT))
     _place(worker, place)
+    if place.keys_secret:
+        for template in (head, worker):
+            container = template["spec"]["containers"][0]
+            container.setdefault("envFrom", []).append({"secretRef": {"name": place.keys_secret}})
     # One node's end must not end all answers.
     worker["spec"]["topologySpreadConstraints"] = [
         {

@@ -35,6 +35,8 @@ FRONT, GENERATOR = "front", "generator"
 # Requests are refused by the service's own limits, with reasons, long before these.
 _MAX_FRONT_REQUESTS = 4096
 _MAX_SPANS = 1024
+# Not none: a head that is given no processors must not run it.
+_FRONT_CPUS = 0.1
 _MODELS_PER_REPLICA = 8
 _MAX_DEATHS = 10
 _CHECK_SECONDS = 5.0
@@ -212,7 +214,7 @@ def build_app(values: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=_MAX_FRONT_REQUESTS,
         # The quotas of keys and the jobs are kept in it: there is one.
         num_replicas=1,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": _FRONT_CPUS},
     )(serve.ingress(make_front)())
     generators = GeneratorReplica.options(
         num_replicas=args.num_replicas,
