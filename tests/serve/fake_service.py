@@ -12,6 +12,7 @@ import json
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Table:
     def __init__(self, name: str, frame: pd.DataFrame, kinds: dict[str, str], target, quality):
         self.name, self.frame, self.kinds = name, frame, kinds
         self.target, self.quality = target, quality
-        self.version = f"{abs(hash(name)) % 16**8:08x}"
+        self.version = f"{zlib.crc32(name.encode()):08x}"
 
     def draw(self, sampling: schemas.Sampling, count: int, seed: int) -> pd.DataFrame:
         rows = self.frame[self.matches(sampling.conditions)]

@@ -209,7 +209,8 @@ def test_rows_and_charts_of_a_seed(visit, fake):
 
 
 def test_histograms_count_every_row_once(visit, fake):
-    page = visit().open_ready("#model=visits")
+    # Neither the visitor's zone nor its summer time moves a date.
+    page = visit(timezone_id="America/New_York").open_ready("#model=visits")
     generate(page, 400, 3)
     finished(page)
     frame = fake.tables["visits"].draw(schemas.Sampling(), 400, 3)
@@ -219,6 +220,9 @@ def test_histograms_count_every_row_once(visit, fake):
         if column.edges
     }
     assert set(edges) == {"arrived", "day", "hour", "cost"}
+    for name, part in (("arrived", slice(0, 10)), ("day", slice(0, 10)), ("hour", slice(0, 5))):
+        axis = page.locator(f'figure[data-column="{name}"] text').all_text_contents()
+        assert [axis[0], axis[-1]] == [edges[name][0][part], edges[name][-1][part]]
     for name, bounds in edges.items():
         rows = page.locator(f'figure[data-column="{name}"] table tbody tr').all()
         shown = [row.locator("td").nth(1).text_content() for row in rows[:-1]]
@@ -618,8 +622,8 @@ def test_by_keyboard_alone(visit, fake):
             press("Tab")
             if focused() == wanted:
                 # What has the focus is seen to have it.
-                outline = "getComputedStyle(document.activeElement).outlineStyle"
-                assert page.evaluate(outline) != "none"
+                outline = "getComputedStyle(document.activeElement).outline"
+                assert "solid 3px" in page.evaluate(outline)
                 return
         raise AssertionError(f"never came to {wanted}; last at {focused()}")
 
@@ -780,3 +784,31 @@ def test_the_snippets_are_code(visit, fake):
     }
     body = re.search(r"-d '(.*)'", codes[0])[1]
     schemas.GenerateRequest.model_validate(json.loads(body))
+
+
+def test_trouble_is_seen_wherever_the_page_was_scrolled(visit, fake):
+    from tests.serve.fake_service import Refusal
+
+    for options in ({}, {"viewport": PHONE}):
+        fake.refusals = [Refusal(500, "Something broke.")]
+        page = visit(**options).open_ready()
+        page.evaluate("document.getElementById('card').scrollIntoView({behavior: 'instant'})")
+        page.evaluate("document.getElementById('form').requestSubmit()")
+        alert(page)
+        box = "document.getElementById('trouble').getBoundingClientRect()"
+        until(page, f"{box}.top >= 0 && {box}.bottom <= innerHeight")
+
+
+def test_a_question_for_the_key_that_was_closed_can_be_asked_again(visit, fake):
+    from tests.serve.fake_service import KEY
+
+    fake.key_required = True
+    page = visit().open()
+    page.wait_for_selector("#key-dialog[open]")
+    page.keyboard.press("Escape")
+    alert(page)
+    page.click("#retry")
+    page.fill("#key", KEY)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#columns:not([hidden])")
+    assert page.locator("#trouble").is_hidden()

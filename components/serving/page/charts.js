@@ -3,7 +3,7 @@
 
 import { el, percent, short, svg } from "./dom.js";
 
-const WIDTH = 300;
+const WIDTH = 280;
 
 /** The figure of a column: `element`, `update()` after counting, `describe()` at rest. */
 export function chartOf(tally) {

@@ -91,8 +91,9 @@ class JobEntry {
       try {
         this.update(await api.job(this.job.id));
       } catch (error) {
-        // A service that is busy or restarts will answer later; one that forgot the job will not.
-        if (error.status === 404) { this.onProblem(error); return; }
+        // A service that is busy or restarts will answer later; any other trouble stays.
+        const passes = error.status === 0 || error.status === 429 || error.status >= 500;
+        if (!passes) { this.onProblem(error); return; }
       }
     }
   }

@@ -14,6 +14,8 @@ export function showTrouble(text, { again = null, after = 0 } = {}) {
   show(button, again !== null);
   button.onclick = () => { clearTrouble(); again(); };
   if (again) count(button, after);
+  // An input that is wrong has the focus, and stays in sight before all else.
+  if (!document.querySelector("[aria-invalid]")) byId("trouble").scrollIntoView({ block: "nearest" });
 }
 
 export function clearTrouble() {
@@ -41,7 +43,7 @@ export function showProblem(error, { again = null, context = "" } = {}) {
     return true;
   }
   if (!(error instanceof Problem)) return false;
-  const retriable = [0, 408, 429, 502, 503, 504].includes(error.status);
+  const retriable = [0, 401, 408, 429, 502, 503, 504].includes(error.status);
   showTrouble(`${context}${error.message}`, { again: retriable ? again : null, after: error.retryAfter ?? 0 });
   return true;
 }
