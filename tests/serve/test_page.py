@@ -477,6 +477,9 @@ def test_what_the_service_finds_wrong_stands_beside_its_input(visit, fake):
     assert age.locator(".problem").text_content() == "min is above max."
     assert age.get_by_label("From").get_attribute("aria-invalid") == "true"
     assert age.get_by_label("From").evaluate("input => input === document.activeElement")
+    assert page.get_by_label("From").get_attribute("aria-describedby") == age.locator(
+        ".problem"
+    ).get_attribute("id")
     age.get_by_label("To").fill("60")
     page.click("#generate")
     finished(page)

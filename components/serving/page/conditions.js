@@ -59,8 +59,10 @@ export class Conditions {
     const name = [...this.editors.keys()].find((each) => path === each || path.startsWith(`${each}.`));
     if (name === undefined) return null;
     const { element } = this.editors.get(name);
-    element.querySelector(".problem").textContent = message;
+    const problem = element.querySelector(".problem");
+    problem.textContent = message;
     const input = element.querySelector("input:not([type=search])");
+    input.setAttribute("aria-describedby", problem.id);
     input.setAttribute("aria-invalid", "true");
     return input;
   }
@@ -81,7 +83,8 @@ export class Conditions {
   frame(column, editor) {
     const remove = el("button", { type: "button", class: "quiet", "aria-label": `Remove ${column.name}`, onclick: () => this.remove(column.name) }, "Remove");
     return el("fieldset", { class: "condition", "data-column": column.name },
-      el("legend", {}, column.name), remove, ...editor.nodes, el("p", { class: "problem" }));
+      el("legend", {}, column.name), remove, ...editor.nodes,
+      el("p", { class: "problem", id: `condition-problem-${this.columns.indexOf(column)}` }));
   }
 }
 
