@@ -12,11 +12,12 @@ STAMP := $(VENV)/.stamp
 LOCK  := requirements.lock
 # All extras for running the software; components/images/install.sh takes the same ones.
 EXTRAS := eval,train,ray,tracking,kfp,serve,client,s3,gcs
-# What `make test` leaves out: long tests, and tests that need a GPU or start a Ray instance.
-TESTS := not slow and not gpu and not ray
+# What `make test` leaves out: long tests, and tests that need a GPU, a browser, or start a Ray
+# instance.
+TESTS := not slow and not gpu and not ray and not browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-ray check format bench docs lock images images-check clean
+.PHONY: help setup demo test test-slow test-ray test-page check format bench docs lock images images-check clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ test-slow: setup  ## The tests that `make test` leaves out, on this machine
 
 test-ray: setup  ## The tests that start an embedded Ray, or groups of processes; loopback only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray and not gpu" tests/ray tests/distributed tests/serve $(ARGS)
+
+test-page: setup  ## The tests of the service's page (needs Chromium and playwright)
+	$(BIN)/python -m pytest -m browser tests/serve $(ARGS)
 
 check: setup  ## Lint, format, types and layers
 	$(BIN)/ruff check .
