@@ -76,8 +76,8 @@ def measure_parts(model: str, rows: int = 1024, repeats: int = 8) -> dict[str, f
     def sample_latents() -> torch.Tensor:
         return latents.latents(latents.noise(rows, seed=0, first=0))
 
-    def decode() -> torch.Tensor:
-        return decode_tokens(generator.vae.decoder, z_BD, [TokenDraw(rows, random)])
+    def decode() -> np.ndarray:
+        return decode_tokens(generator.vae.decoder, z_BD, [TokenDraw(rows, random)])[0].ids_RT
 
     z_BD = sample_latents()
     ids_BT = decode()
@@ -85,7 +85,7 @@ def measure_parts(model: str, rows: int = 1024, repeats: int = 8) -> dict[str, f
     parts = {
         "latent diffusion": sample_latents,
         "language model": decode,
-        "codec": lambda: generator.codec.decode(ids_BT.numpy(), residuals),
+        "codec": lambda: generator.codec.decode(ids_BT, residuals),
     }
     times: dict[str, float] = {}
     for name, run in parts.items():

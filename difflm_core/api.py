@@ -32,6 +32,7 @@ from difflm_core.device import choose_compute
 from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
 from difflm_core.generation import generator as generation
 from difflm_core.generation.bundle import load_generator
+from difflm_core.generation.conditions import Conditions
 from difflm_core.progress import SILENT, Progress, Sink
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class DiffLM:
         temperature: float = 1.0,
         top_p: float = 1.0,
         max_attempts: int = 16,
+        conditions: Mapping[str, Any] | Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """Make exactly `num_rows` new records, in the form of the original table.
 
@@ -171,12 +173,18 @@ class DiffLM:
             temperature: Softmax temperature; 1 keeps the learned distribution.
             top_p: Probability mass kept at each token.
             max_attempts: Most tries for a record whose free text comes out invalid.
+            conditions: What every record must meet, by column: a value, a list of values, None
+                for a missing value, or `{"min": ..., "max": ...}`, such as
+                `{"sex": "Female", "age": {"min": 30, "max": 40}}`. The records follow the model's
+                distribution given the conditions; rare ones take proportionally longer. Texts
+                such as `["sex=Female", "age=30..40"]` are understood too.
 
         Raises:
-            ConfigError: an argument is out of its range.
-            StageError: a record was rejected `max_attempts` times.
+            ConfigError: an argument is out of its range, or a condition cannot be met.
+            StageError: a record was rejected `max_attempts` times, or hardly any record meets the
+                conditions.
         """
-        options = _sampling_options(num_rows, seed, temperature, top_p, max_attempts)
+        options = self._options(num_rows, seed, temperature, top_p, max_attempts, conditions)
         batches = list(self._batches(num_rows, options, SILENT))
         return to_dataframe(pa.Table.from_batches(batches), self.schema)
 
@@ -189,16 +197,42 @@ class DiffLM:
         temperature: float = 1.0,
         top_p: float = 1.0,
         max_attempts: int = 16,
+        conditions: Mapping[str, Any] | Sequence[str] | None = None,
         progress: Progress = SILENT,
     ) -> None:
         """Write exactly `num_rows` new records to a .parquet, .csv or .jsonl file; see `sample`.
 
         Memory does not grow with `num_rows`; the file appears when it is complete.
         """
-        options = _sampling_options(num_rows, seed, temperature, top_p, max_attempts)
+        options = self._options(num_rows, seed, temperature, top_p, max_attempts, conditions)
         with RecordWriter(str(output), self.schema) as writer:
             for batch in self._batches(num_rows, options, progress):
                 writer.write(batch)
+
+    def _options(
+        self,
+        num_rows: int,
+        seed: int,
+        temperature: float,
+        top_p: float,
+        max_attempts: int,
+        conditions: Mapping[str, Any] | Sequence[str] | None,
+    ) -> generation.SamplingOptions:
+        """Check the arguments as the settings of a run are checked."""
+        asked = {
+            "num_rows": num_rows,
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_attempts": max_attempts,
+        }
+        build_config({"generation": asked, "seed": seed}, "sample")
+        return generation.SamplingOptions(
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            max_attempts=max_attempts,
+            conditions=Conditions.parse(conditions or {}, self._generator.codec),
+        )
 
     def _batches(
         self, num_rows: int, options: generation.SamplingOptions, progress: Progress
@@ -208,22 +242,6 @@ class DiffLM:
             for batch in made:
                 bar.advance(batch.num_rows)
                 yield batch
-
-
-def _sampling_options(
-    num_rows: int, seed: int, temperature: float, top_p: float, max_attempts: int
-) -> generation.SamplingOptions:
-    """Check the arguments as the settings of a run are checked."""
-    asked = {
-        "num_rows": num_rows,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_attempts": max_attempts,
-    }
-    build_config({"generation": asked, "seed": seed}, "sample")
-    return generation.SamplingOptions(
-        seed=seed, temperature=temperature, top_p=top_p, max_attempts=max_attempts
-    )
 
 
 def _fit_config(

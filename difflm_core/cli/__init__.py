@@ -71,6 +71,9 @@ def build_app() -> typer.Typer:
         sample,
         "difflm sample model/ -n 1000 -o out.parquet",
         "difflm sample runs/adult/generator -n 50 -o out.csv --seed 7",
+        "difflm sample model/ -n 50 -o out.csv --where sex=Female --where age=30..40",
+        "difflm sample model/ -n 50 -o out.csv --where 'job=nurse|cook' "
+        "--where joined=2024-01-31..",
     )
     add_command(app, report, "difflm report runs/adult", "difflm report runs/adult --open")
     for stage in load_stages():

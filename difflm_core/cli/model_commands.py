@@ -15,6 +15,7 @@ from difflm_core.cli.options import (
     FreshOption,
     ReplaceChangedOption,
     SetOption,
+    WhereOption,
     replace_mode,
 )
 from difflm_core.errors import ConfigError
@@ -75,6 +76,7 @@ def sample(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help=".parquet, .csv or .jsonl.")
     ],
+    where: WhereOption,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same records.")] = 0,
     temperature: Annotated[float, typer.Option(help="1 keeps the learned distribution.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Probability mass kept at each token.")] = 1.0,
@@ -114,6 +116,7 @@ def sample(
         temperature=temperature,
         top_p=top_p,
         max_attempts=max_attempts,
+        conditions=where,
         progress=Progress(sinks),
     )
     print(output)

@@ -19,6 +19,18 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
+WhereOption = Annotated[
+    list[str],
+    typer.Option(
+        "--where",
+        metavar="COLUMN=VALUE",
+        help="Only rows with this value: A|B for one of several, MIN..MAX, MIN.. or ..MAX for a "
+        "range (dates in ISO form), nothing for a missing value, or JSON; may be given for "
+        "several columns.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Configuration (YAML).")
 ]

@@ -161,9 +161,21 @@ class NumberForm:
     @cached_property
     def limits(self) -> tuple[int | float | None, int | float | None]:
         """Declared minimum and maximum as numbers of this form; None where none is declared."""
-        return self._limit(self.column.minimum, up=True), self._limit(self.column.maximum, up=False)
+        return self.bound(self.column.minimum, up=True), self.bound(self.column.maximum, up=False)
 
-    def _limit(self, bound: int | float | str | None, *, up: bool) -> int | float | None:
+    def bound(self, bound: int | float | str | None, *, up: bool) -> int | float | None:
+        """Number of a bound: the nearest one of this form that is not below it, or not above it.
+
+        Args:
+            bound: A number, or an ISO date or time; None: no bound.
+            up: Whether it bounds from below.
+
+        Returns:
+            None where there is no bound, or the column's values have no order.
+
+        Raises:
+            SchemaError: it is no valid date or time.
+        """
         if bound is None or self.column.kind is ColumnKind.BOOLEAN or self.is_listed:
             return None
         if self.column.kind is ColumnKind.FLOAT and self.decimals is None:

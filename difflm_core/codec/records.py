@@ -75,6 +75,32 @@ class RecordCodec:
         self.num_residuals = sum(field.num_residuals for field in fields.values())
         self.token_share = np.zeros(start) if token_share is None else token_share
 
+    def first_token(self, name: str) -> int:
+        """First token id of a column that is learned."""
+        return self._slots[name][0].start
+
+    def last_slot(self, name: str) -> int:
+        """Index of the last slot of a column that is learned; its value is decided there."""
+        return int(np.flatnonzero(self.slot_column == self.schema.names.index(name))[-1])
+
+    def decode_column(
+        self, name: str, ids: npt.NDArray[np.integer], residuals: npt.NDArray[np.float64]
+    ) -> pa.Array:
+        """Decode one column of token rows of which at least its own slots are filled in.
+
+        Args:
+            name: The column; of text, rejected values are not told from others.
+            ids: Token ids, shape [B, T].
+            residuals: As for `decode`, shape [B, F].
+        """
+        slots, field = self._slots[name], self.fields[name]
+        stop = self.last_slot(name) + 1
+        names = list(self.fields)
+        first = sum(self.fields[n].num_residuals for n in names[: names.index(name)])
+        part = ids[:, stop - len(slots) : stop].astype(np.int64)
+        rest = residuals[:, first : first + field.num_residuals]
+        return field.decode(part, slots, rest)[0]
+
     @classmethod
     def fit(
         cls,

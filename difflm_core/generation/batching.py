@@ -23,13 +23,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import torch
 
-from difflm_core.generation.generator import (
-    Drawing,
-    Generator,
-    Rejections,
-    Span,
-    require_identifiers,
-)
+from difflm_core.generation.drawing import Drawing, Rejections, Span
+from difflm_core.generation.generator import Generator, require_identifiers
 
 MAX_BATCH_ROWS = 1024
 # Fewer rows than this are not spread over several threads.
@@ -66,16 +61,16 @@ class _Job:
     due: float
     number: int
     generator: Generator = field(compare=False)
-    span: Span = field(compare=False)
+    drawing: Drawing = field(compare=False)
     asked: float = field(compare=False)
     future: Future[Made] = field(compare=False, default_factory=Future[Made])
-    drawing: Drawing | None = field(compare=False, default=None)
-    begun: float = field(compare=False, default=0.0)
+    begun: float | None = field(compare=False, default=None)
     shared_rows: int = field(compare=False, default=0)
 
     @property
     def num_rows(self) -> int:
-        return self.span.num_rows if self.drawing is None else self.drawing.num_missing
+        """Rows that its next batch would draw for it."""
+        return self.drawing.next_rows
 
 
 class BatchingEngine:
@@ -127,14 +122,15 @@ class BatchingEngine:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")
-            job = _Job(now + patience, next(self._numbers), generator, span, now)
+            drawing = Drawing(span, generator.codec)
+            job = _Job(now + patience, next(self._numbers), generator, drawing, now)
             heapq.heappush(self._waiting, job)
             self._changed.notify()
         return job.future
 
     @property
     def num_waiting_rows(self) -> int:
-        """Rows asked for that no batch has taken up."""
+        """Rows to be drawn that no batch has taken up."""
         with self._changed:
             return sum(job.num_rows for job in self._waiting)
 
@@ -142,7 +138,9 @@ class BatchingEngine:
         """Cancel what waits, finish what was begun, and end the threads."""
         with self._changed:
             self._closed = True
-            abandoned, self._waiting = self._waiting, []
+            abandoned = [job for job in self._waiting if job.begun is None]
+            self._waiting = [job for job in self._waiting if job.begun is not None]
+            heapq.heapify(self._waiting)
             self._changed.notify_all()
         for job in abandoned:
             job.future.cancel()
@@ -155,6 +153,11 @@ class BatchingEngine:
         unfinished: list[_Job] = []
         while batch := self._next_batch(unfinished):
             unfinished = self._decode(batch, self._let_few_pass)
+            searching = [job for job in unfinished if job.drawing.span.options.conditions]
+            if searching:
+                # A search for rare rows takes many batches: others have their turn in between.
+                unfinished = [job for job in unfinished if job not in searching]
+                self._ask_again(searching)
 
     def _next_batch(self, unfinished: list[_Job]) -> list[_Job]:
         """The unfinished jobs and waiting ones of the same generator; empty at the end."""
@@ -175,12 +178,22 @@ class BatchingEngine:
             fits = num_rows + job.num_rows <= max_rows or not batch
             if not fits or (batch and job.generator is not batch[0].generator):
                 left.append(job)
-            elif job.drawing is not None or job.future.set_running_or_notify_cancel():
+            elif job.begun is not None or job.future.set_running_or_notify_cancel():
                 batch.append(job)
                 num_rows += job.num_rows
         for job in left:
             heapq.heappush(self._waiting, job)
         return batch
+
+    def _ask_again(self, begun: list[_Job]) -> None:
+        """Put jobs back among the waiting ones; a search is behind who comes now."""
+        now = time.monotonic()
+        with self._changed:
+            for job in begun:
+                if job.drawing.span.options.conditions:
+                    job.due = now
+                heapq.heappush(self._waiting, job)
+            self._changed.notify()
 
     def _let_few_pass(self) -> None:
         """Decode a few waiting rows in the middle of a larger batch."""
@@ -189,11 +202,7 @@ class BatchingEngine:
                 return
             batch = self._take([], MAX_PASSING_ROWS)
         if batch:
-            rejected = self._decode(batch)
-            with self._changed:
-                for job in rejected:
-                    heapq.heappush(self._waiting, job)
-                self._changed.notify()
+            self._ask_again(self._decode(batch))
 
     def _decode(
         self, batch: list[_Job], between_slots: Callable[[], None] | None = None
@@ -201,27 +210,21 @@ class BatchingEngine:
         """Decode one batch; give the jobs that lack rows after it."""
         now = time.monotonic()
         num_rows = sum(job.num_rows for job in batch)
-        drawings: list[Drawing] = []
         for job in batch:
-            if job.drawing is None:
-                job.drawing = Drawing(job.span, job.generator.codec)
+            if job.begun is None:
                 job.begun, job.shared_rows = now, num_rows
-            drawings.append(job.drawing)
         try:
-            batch[0].generator.advance(drawings, between_slots)
+            batch[0].generator.advance([job.drawing for job in batch], between_slots)
         except Exception as error:  # noqa: BLE001 - it is the callers' to handle; the thread goes on
             for job in batch:
                 job.future.set_exception(error)
             return []
-        return [
-            job
-            for job, drawing in zip(batch, drawings, strict=True)
-            if not _is_finished(job, drawing)
-        ]
+        return [job for job in batch if not _is_finished(job)]
 
 
-def _is_finished(job: _Job, drawing: Drawing) -> bool:
+def _is_finished(job: _Job) -> bool:
     """Deliver the result of a job if there is one, or why there will be none."""
+    drawing, begun = job.drawing, job.begun or job.asked
     try:
         if drawing.num_missing:
             drawing.check_attempts()
@@ -234,8 +237,8 @@ def _is_finished(job: _Job, drawing: Drawing) -> bool:
         Made(
             records,
             drawing.rejections,
-            waited_seconds=job.begun - job.asked,
-            made_seconds=time.monotonic() - job.begun,
+            waited_seconds=begun - job.asked,
+            made_seconds=time.monotonic() - begun,
             shared_rows=job.shared_rows,
         )
     )

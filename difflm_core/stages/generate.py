@@ -21,7 +21,7 @@ from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import SCHEMA_FILE, load_codec
 
 if TYPE_CHECKING:
-    from difflm_core.generation.generator import Rejections
+    from difflm_core.generation.drawing import Rejections
 
 REJECTIONS_FILE = "rejections.json"
 
@@ -94,7 +94,7 @@ class _Generate:
         from difflm_core.data.writers import RecordWriter
         from difflm_core.device import choose_compute
         from difflm_core.generation.bundle import load_generator
-        from difflm_core.generation.generator import SamplingOptions
+        from difflm_core.generation.drawing import SamplingOptions
 
         cfg = self.cfg
         options = SamplingOptions(

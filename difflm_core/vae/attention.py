@@ -44,6 +44,16 @@ class TimeMajorLayer(DynamicLayer):
         self.used = end
         return self.keys[None, :end], self.values[None, :end]
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only keep the `indices` of the batch."""
+        if self.keys is None or self.values is None:
+            return
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_empty(self.length, len(indices), *old.shape[2:])
+            torch.index_select(old[: self.used], 1, indices, out=new[: self.used])
+            setattr(self, name, new)
+
     def get_seq_length(self) -> int:
         """Positions written."""
         return self.used

@@ -15,7 +15,8 @@ from difflm_core.errors import DataError, StageError
 from difflm_core.generation import batching
 from difflm_core.generation.batching import BatchingEngine
 from difflm_core.generation.bundle import load_generator
-from difflm_core.generation.generator import Generator, SamplingOptions, Span, spans
+from difflm_core.generation.drawing import SamplingOptions, Span, spans
+from difflm_core.generation.generator import Generator
 
 OPTIONS = SamplingOptions(seed=3, max_attempts=300)
 

@@ -19,17 +19,15 @@ from difflm_core.data.writers import RecordWriter
 from difflm_core.device import Compute
 from difflm_core.errors import DataError, StageError
 from difflm_core.generation.bundle import load_generator
-from difflm_core.generation.generator import (
+from difflm_core.generation.drawing import (
     BLANK,
     ZERO_BYTE,
     Drawing,
-    Generator,
-    NoLatents,
-    PriorLatents,
     SamplingOptions,
     Span,
     without_unwritable_texts,
 )
+from difflm_core.generation.generator import Generator, NoLatents, PriorLatents
 
 OPTIONS = SamplingOptions(seed=3, batch_rows=20, max_attempts=300)
 
