@@ -228,7 +228,7 @@ class Jobs:
                 continue
             count = min(PART_ROWS, state.request.count - first)
             state.num_done = first
-            order = Order(model, state.request, first, count, None)
+            order = self._service.order(model, state.request, first=first, count=count, format=None)
             await self._write_part(state, order, f"part-{index:05d}.{state.request.format}")
 
     async def _write_part(self, state: _State, order: Order, name: str) -> None:

@@ -9,7 +9,8 @@ class Limits(BaseModel):
     """Bounds that keep the service answering.
 
     Attributes:
-        rows_per_request: Most rows of an answer; more are for a job.
+        rows_per_request: Most rows of an answer; more are read in pages, or written by a job. What
+            a slow reader has not taken yet waits in memory, up to this.
         rows_per_job: Most rows of a job.
         body_bytes: Largest body of a request.
         body_seconds: Time in which a body has to arrive.
@@ -23,12 +24,12 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows_per_request: int = Field(default=1_000_000, ge=1)
+    rows_per_request: int = Field(default=262_144, ge=1)
     rows_per_job: int = Field(default=1_000_000_000, ge=1)
     body_bytes: int = Field(default=65_536, ge=1024)
     body_seconds: float = Field(default=10, gt=0)
     request_seconds: float = Field(default=900, gt=0)
-    concurrent_requests: int = Field(default=64, ge=1)
+    concurrent_requests: int = Field(default=128, ge=1)
     spans_ahead: int = Field(default=4, ge=1)
     concurrent_jobs: int = Field(default=2, ge=1)
     waiting_jobs: int = Field(default=100, ge=1)

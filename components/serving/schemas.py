@@ -32,6 +32,9 @@ class Range(Message):
     max: int | float | str | None = None
 
 
+Condition = Scalar | None | list[Scalar | None] | Range
+
+
 class Sampling(Message):
     """How rows are drawn; the same for an answer and for a job."""
 
@@ -48,9 +51,11 @@ class Sampling(Message):
     top_p: float = Field(
         default=1.0, gt=0, le=1, description="Probability mass kept at every token; 1 keeps all."
     )
-    conditions: dict[str, Scalar | list[Scalar] | Range] = Field(
-        default_factory=dict[str, Scalar | list[Scalar] | Range],
-        description="By column: a value, a list of values, or {min, max}. Every row meets all.",
+    conditions: dict[str, Condition] = Field(
+        default_factory=dict[str, Condition],
+        max_length=1000,
+        description="By column: a value, a list of values, or {min, max}; null asks for missing "
+        "values. Every row meets all.",
     )
 
 

@@ -17,10 +17,18 @@ from components.serving.limits import Limits
 from components.serving.metrics import Metrics
 from components.serving.problems import ServiceError
 from components.serving.registry import Model, Registry
-from components.serving.schemas import MAX_SEED, Format, GenerateRequest, Sampling
+from components.serving.schemas import (
+    MAX_SEED,
+    FieldProblem,
+    Format,
+    GenerateRequest,
+    Sampling,
+)
 from components.serving.worker import Generators, SpanAnswer, SpanRequest
-from difflm_core.errors import DataError
-from difflm_core.generation.generator import SamplingOptions, require_identifiers
+from difflm_core.errors import ConfigError, DataError
+from difflm_core.generation.conditions import Conditions
+from difflm_core.generation.drawing import SamplingOptions
+from difflm_core.generation.generator import require_identifiers
 
 SPAN_ROWS = SamplingOptions().batch_rows
 _BUSY_RETRY_SECONDS = 2
@@ -33,6 +41,7 @@ class Order:
     Attributes:
         model: at which version.
         sampling: how; its seed is set.
+        conditions: what every row must meet.
         first: index of the first row.
         count: how many.
         format: of the pieces; None: canonical records.
@@ -40,6 +49,7 @@ class Order:
 
     model: Model
     sampling: Sampling
+    conditions: Conditions
     first: int
     count: int
     format: Format | None
@@ -54,7 +64,7 @@ class Order:
                 end=min(begin + SPAN_ROWS, stop),
                 temperature=self.sampling.temperature,
                 top_p=self.sampling.top_p,
-                conditions=self.sampling.model_dump()["conditions"],
+                conditions=self.conditions,
                 format=self.format,
                 served_rows=begin - self.first,
             )
@@ -118,10 +128,16 @@ class Service:
             require_identifiers(model.codec, first + count)
         except DataError as error:
             raise ServiceError("cannot_generate", str(error)) from None
+        wanted = sampling.model_dump(exclude_none=False)["conditions"]
+        try:
+            conditions = Conditions.parse(wanted, model.codec)
+        except ConfigError as error:
+            found = FieldProblem(field="conditions", message=str(error))
+            raise ServiceError("invalid", str(error), errors=[found]) from None
         if sampling.seed is None:
             seed = secrets.randbelow(MAX_SEED + 1)
             sampling = sampling.model_copy(update={"seed": seed})
-        return Order(model, sampling, first, count, format)
+        return Order(model, sampling, conditions, first, count, format)
 
     async def generate(self, caller: Caller, name: str, request: GenerateRequest) -> Answer:
         """Begin an answer.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from components.serving.formats import encode
 from components.serving.registry import VERSION_LENGTH, ModelRef
@@ -15,7 +14,9 @@ from difflm_core.device import choose_compute
 from difflm_core.errors import ArtifactError, DiffLMError
 from difflm_core.generation.batching import BatchingEngine
 from difflm_core.generation.bundle import load_generator
-from difflm_core.generation.generator import Generator, SamplingOptions, Span
+from difflm_core.generation.conditions import Conditions
+from difflm_core.generation.drawing import SamplingOptions, Span
+from difflm_core.generation.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class SpanRequest:
     end: int
     temperature: float = 1.0
     top_p: float = 1.0
-    conditions: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    conditions: Conditions = field(default_factory=Conditions)
     format: Format | None = None
     served_rows: int = 0
 
@@ -118,7 +119,9 @@ class Worker:
     async def make(self, generator: Generator, request: SpanRequest) -> SpanAnswer | Refusal:
         """Make a span; when the caller is gone before it has begun, it is not made."""
         try:
-            options = SamplingOptions(request.seed, request.temperature, request.top_p)
+            options = SamplingOptions(
+                request.seed, request.temperature, request.top_p, conditions=request.conditions
+            )
             span = Span(request.begin, request.end, options)
             made = await asyncio.wrap_future(
                 self._engine.submit(generator, span, served_rows=request.served_rows)

@@ -109,8 +109,8 @@ class BatchingEngine:
             served_rows: Rows that the caller has had already.
 
         Returns:
-            The result, or the `DiffLMError` that says why there is none. Cancelling it before it
-            has begun takes it off the queue.
+            The result, or the `DiffLMError` that says why there is none. When it is cancelled, no
+            further batch is decoded for it.
 
         Raises:
             DataError: an identifier column has fewer identifiers than rows.
@@ -217,7 +217,7 @@ class BatchingEngine:
             batch[0].generator.advance([job.drawing for job in batch], between_slots)
         except Exception as error:  # noqa: BLE001 - it is the callers' to handle; the thread goes on
             for job in batch:
-                job.future.set_exception(error)
+                _fail(job, error)
             return []
         return [job for job in batch if not _is_finished(job)]
 
@@ -228,10 +228,12 @@ def _is_finished(job: _Job) -> bool:
     try:
         if drawing.num_missing:
             drawing.check_attempts()
-            return False
+            return job.future.cancelled()
         records = drawing.records()
     except Exception as error:  # noqa: BLE001 - as above
-        job.future.set_exception(error)
+        _fail(job, error)
+        return True
+    if not job.future.set_running_or_notify_cancel():
         return True
     job.future.set_result(
         Made(
@@ -243,3 +245,8 @@ def _is_finished(job: _Job) -> bool:
         )
     )
     return True
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if job.future.set_running_or_notify_cancel():
+        job.future.set_exception(error)
