@@ -71,8 +71,10 @@ class ColumnMass:
         if self.is_integer:
             inside = np.clip((float(number) - low + inclusive) / (high - low + 1), 0.0, 1.0)
         else:
-            width = np.where(high > low, high - low, 1.0)
-            inside = np.where(high > low, np.clip((number - low) / width, 0.0, 1.0), 1.0)
+            # Halves: the distance of two huge numbers overflows.
+            width = high / 2 - low / 2
+            share = (np.clip(number, low, high) / 2 - low / 2) / np.where(width > 0, width, 1.0)
+            inside = np.where(width > 0, share, 1.0)
         return float((self.share * np.where(reached, inside, 0.0)).sum())
 
     def share_between(self, low: int | float | None, high: int | float | None) -> float:

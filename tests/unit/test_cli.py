@@ -45,6 +45,10 @@ def test_help_lists_stages_and_teaches_with_examples(difflm):
         (("run",), "difflm run run.yaml --set generation.num_rows=100000 --output runs/large"),
         (("fit",), "difflm fit data.csv -o model/"),
         (("sample",), "difflm sample runs/adult/generator -n 50 -o out.csv --seed 7"),
+        (
+            ("sample",),
+            "difflm sample model/ -n 50 -o out.csv --where sex=Female --where age=30..40",
+        ),
         (("report",), "difflm report runs/adult"),
         (("config", "show"), "difflm config show run.yaml --set seed=3"),
         (("config", "validate"), "difflm config validate run.yaml"),
