@@ -162,12 +162,15 @@ class BatchingEngine:
     def _next_batch(self, unfinished: list[_Job]) -> list[_Job]:
         """The unfinished jobs and waiting ones of the same generator; empty at the end."""
         with self._changed:
-            while not (unfinished or self._waiting or self._closed):
-                self._changed.wait()
-            waiting_rows = sum(job.num_rows for job in self._waiting)
-            fair_share = -(-waiting_rows // self.num_threads)
-            max_rows = min(MAX_BATCH_ROWS, max(MIN_BATCH_ROWS, fair_share))
-            return self._take(unfinished, max_rows)
+            while True:
+                while not (unfinished or self._waiting or self._closed):
+                    self._changed.wait()
+                waiting_rows = sum(job.num_rows for job in self._waiting)
+                fair_share = -(-waiting_rows // self.num_threads)
+                max_rows = min(MAX_BATCH_ROWS, max(MIN_BATCH_ROWS, fair_share))
+                batch = self._take(unfinished, max_rows)
+                if batch or self._closed:  # else all that waited was cancelled
+                    return batch
 
     def _take(self, batch: list[_Job], max_rows: int) -> list[_Job]:
         """Add waiting jobs that fit, the one that is due first to an empty batch in any case."""
@@ -178,7 +181,7 @@ class BatchingEngine:
             fits = num_rows + job.num_rows <= max_rows or not batch
             if not fits or (batch and job.generator is not batch[0].generator):
                 left.append(job)
-            elif job.begun is not None or job.future.set_running_or_notify_cancel():
+            elif not job.future.cancelled():
                 batch.append(job)
                 num_rows += job.num_rows
         for job in left:
