@@ -5,9 +5,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -47,6 +47,7 @@ from difflm_core import storage
 _LOGGER = logging.getLogger("difflm.serve")
 PAGE = Path(__file__).with_name("page")
 REFRESH_SECONDS = 10.0
+_GRACE_SECONDS = 1.0
 _FILE_CHUNK_BYTES = 1 << 20
 _DESCRIPTION = """Synthetic rows on request.
 
@@ -199,9 +200,30 @@ def _add_models(app: FastAPI, service: Service) -> None:
         | refused_model
         | responses("bad_request", "too_large", "request_timeout", "rows_exhausted"),
     )
-    async def generate(model: str, request: GenerateRequest, caller: _Caller) -> StreamingResponse:
+    async def generate(
+        model: str, request: GenerateRequest, caller: _Caller, connection: Request
+    ) -> StreamingResponse:
         """Make rows; the answer is streamed."""
-        return _Streamed(await service.generate(caller, model, request), request)
+        begun = service.generate(caller, model, request)
+        return _Streamed(await _unless_gone(connection, begun), request)
+
+
+async def _unless_gone(request: Request, begun: Coroutine[Any, Any, Answer]) -> Answer:
+    """Await the beginning of an answer, as long as the caller does."""
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    making, leaving = asyncio.ensure_future(begun), asyncio.ensure_future(leave())
+    try:
+        await asyncio.wait({making, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not making.done():
+            raise ServiceError("bad_request", "The caller is gone.")
+        return await making
+    finally:
+        making.cancel()
+        leaving.cancel()
 
 
 class _Streamed(StreamingResponse):
@@ -220,10 +242,15 @@ class _Streamed(StreamingResponse):
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
         super().__init__(answer.chunks, headers=headers, media_type=kind.media_type)
         self._chunks = answer.chunks
+        self._deadline = answer.deadline + _GRACE_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            # Whoever stops reading must not keep one of the places.
+            async with asyncio.timeout_at(self._deadline):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            raise ServiceError("deadline", "The answer was not read in time.") from None
         finally:
             await self._chunks.aclose()
 
@@ -276,17 +303,21 @@ def _add_jobs(app: FastAPI) -> None:
     async def download(job_id: str, name: str, caller: _Caller) -> StreamingResponse:
         """A file of a job."""
         uri, size = jobs().file(caller, job_id, name)
+        try:
+            file = await asyncio.to_thread(storage.open_file, uri)
+        except FileNotFoundError:
+            raise ServiceError("not_found", f"{name} was removed from the storage.") from None
         headers = {
             "Content-Length": str(size),
             "Content-Disposition": f'attachment; filename="{name}"',
         }
         return StreamingResponse(
-            _read_file(uri), headers=headers, media_type="application/octet-stream"
+            _read(file), headers=headers, media_type="application/octet-stream"
         )
 
 
-async def _read_file(uri: str) -> AsyncGenerator[bytes]:
-    with await asyncio.to_thread(storage.open_file, uri) as file:
+async def _read(file: IO[bytes]) -> AsyncGenerator[bytes]:
+    with file:
         while chunk := await asyncio.to_thread(file.read, _FILE_CHUNK_BYTES):
             yield chunk
 

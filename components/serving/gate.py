@@ -21,8 +21,11 @@ from components.serving.metrics import Metrics
 from components.serving.problems import ServiceError, problem_response
 from components.serving.schemas import REQUEST_ID_HEADER
 
-_LOGGER = logging.getLogger("difflm.access")
+_LOGGER = logging.getLogger("difflm.serve")
+_ACCESS = logging.getLogger("difflm.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# A caller may send any word as a method; a label of the metrics has few values.
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -61,15 +64,32 @@ class Gate:
                 self._check_host(headers)
                 body = await self._body(scope, headers, receive)
             except ServiceError as error:
-                self.metrics.refused.labels(error.code).inc()
-                await problem_response(error, request_id)(scope, receive, passage.send)
+                passage.is_last = True  # what is left of the body is not read
+                await self._refuse(error, scope, receive, passage)
             else:
-                await self.app(scope, _replay(body, receive), passage.send)
+                await self._pass(body, scope, receive, passage)
         finally:
             self._note(scope, passage)
 
+    async def _pass(self, body: bytes, scope: Scope, receive: Receive, passage: _Passage) -> None:
+        try:
+            await self.app(scope, _replay(body, receive), passage.send)
+        except Exception as error:
+            if passage.status:  # too late for another status: the connection breaks
+                _LOGGER.warning("the answer to request %s broke off", passage.request_id)
+                raise
+            _LOGGER.error("request %s failed", passage.request_id, exc_info=error)
+            detail = f"The service failed; its log says more about request {passage.request_id}."
+            await self._refuse(ServiceError("internal", detail), scope, receive, passage)
+
+    async def _refuse(
+        self, error: ServiceError, scope: Scope, receive: Receive, passage: _Passage
+    ) -> None:
+        self.metrics.refused.labels(error.code).inc()
+        await problem_response(error, passage.request_id)(scope, receive, passage.send)
+
     def _check_host(self, headers: Headers) -> None:
-        name = re.sub(r":\d+$", "", headers.get("host", ""))
+        name = re.sub(r":\d+$", "", headers.get("host", "")).lower()
         if self.allowed_hosts is not None and name not in self.allowed_hosts:
             allowed = ", ".join(self.allowed_hosts)
             raise ServiceError(
@@ -87,7 +107,7 @@ class Gate:
         most = self.limits.body_bytes
         too_large = ServiceError("too_large", f"The body is larger than {most:,} bytes.")
         announced = headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > most:
+        if announced.isdecimal() and (len(announced) > 18 or int(announced) > most):
             raise too_large
         body = bytearray()
         try:
@@ -111,7 +131,8 @@ class Gate:
         seconds = time.monotonic() - passage.begun
         route = getattr(scope.get("route"), "path", "other")
         status = str(passage.status or 499)  # nobody waited for the answer
-        self.metrics.requests.labels(route, scope["method"], status).inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.metrics.requests.labels(route, method, status).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         facts = {
             "request_id": passage.request_id,
@@ -123,7 +144,7 @@ class Gate:
             "bytes": passage.num_bytes,
             "key": scope["state"].get("key_name"),
         }
-        _LOGGER.info("%s", json.dumps(facts))
+        _ACCESS.info("%s", json.dumps(facts))
 
 
 class _Passage:
@@ -135,6 +156,7 @@ class _Passage:
         self.status = 0
         self.num_bytes = 0
         self.complete = False
+        self.is_last = False
         self._send = send
 
     async def send(self, message: Message) -> None:
@@ -142,6 +164,8 @@ class _Passage:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers[REQUEST_ID_HEADER] = self.request_id
+            if self.is_last:
+                headers["Connection"] = "close"
             for name, value in _SAFE_HEADERS.items():
                 headers.setdefault(name, value)
         elif message["type"] == "http.response.body":

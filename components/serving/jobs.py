@@ -15,8 +15,9 @@ import datetime
 import logging
 import re
 import secrets
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -35,6 +36,7 @@ STATE_NAME = "job.json"
 _ID = re.compile(r"[0-9a-f]{16}")
 _FILE_NAME = re.compile(r"part-\d{5}\.(parquet|csv|jsonl)")
 _BUSY_RETRY_SECONDS = 60
+_T = TypeVar("_T")
 
 
 class _State(BaseModel):
@@ -57,8 +59,8 @@ class _State(BaseModel):
 @dataclass
 class _Running:
     state: _State
+    caller: Caller | None = None  # None: it was charged by an earlier service
     task: asyncio.Task[None] | None = None
-    written: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Jobs:
@@ -84,11 +86,15 @@ class Jobs:
         for info in storage.list_files(self._results):
             folder, _, name = info.path.partition("/")
             if name == STATE_NAME and _ID.fullmatch(folder):
-                text = storage.read_text(self._path(folder, STATE_NAME))
                 try:
-                    states.append(_State.model_validate_json(text))
+                    text = storage.read_text(self._path(folder, STATE_NAME))
+                    state = _State.model_validate_json(text)
                 except ValueError:
+                    state = None
+                if state is None or state.id != folder:
                     _LOGGER.warning("job %s: its state cannot be read; it is left alone", folder)
+                else:
+                    states.append(state)
         return states
 
     async def submit(self, caller: Caller, request: JobRequest) -> Job:
@@ -116,14 +122,20 @@ class Jobs:
             version=model.ref.version,
             created_utc=_now(),
         )
-        await self._save(state)
-        job = self._jobs[state.id] = _Running(state)
+        job = self._jobs[state.id] = _Running(state, caller)  # others see it before it is saved
+        try:
+            await self._save(state)
+        except BaseException:
+            del self._jobs[state.id]
+            caller.give_back_rows(request.count)
+            raise
         self._start(job)
         return self._shown(state)
 
     def list(self, caller: Caller) -> list[Job]:
         """The caller's jobs, the newest first."""
-        states = [job.state for job in self._jobs.values() if job.state.owner == caller.name]
+        jobs = reversed(self._jobs.values())
+        states = [job.state for job in jobs if job.state.owner == caller.name]
         states.sort(key=lambda state: state.created_utc, reverse=True)
         return [self._shown(state) for state in states]
 
@@ -148,7 +160,7 @@ class Jobs:
                 await job.task
         if job.state.status in ("waiting", "running"):
             job.state.status, job.state.finished_utc = "cancelled", _now()
-            caller.give_back_rows(job.state.request.count - job.state.num_done)
+            _give_back(job)
         await asyncio.to_thread(self._remove_files, job.state)
         await self._save(job.state)
         self._count()
@@ -192,10 +204,11 @@ class Jobs:
         return job
 
     def _start(self, job: _Running) -> None:
-        job.task = asyncio.get_running_loop().create_task(self._run(job.state))
+        job.task = asyncio.get_running_loop().create_task(self._run(job))
         self._count()
 
-    async def _run(self, state: _State) -> None:
+    async def _run(self, job: _Running) -> None:
+        state = job.state
         async with self._places:
             state.status = "running"
             self._count()
@@ -203,10 +216,12 @@ class Jobs:
                 await self._write_parts(state)
                 await self._finish(state, "succeeded")
             except (ServiceError, DiffLMError) as error:
+                _give_back(job)
                 detail = error.detail if isinstance(error, ServiceError) else str(error)
                 await self._finish(state, "failed", detail)
             except Exception:
                 _LOGGER.exception("job %s failed", state.id)
+                _give_back(job)
                 await self._finish(state, "failed", "The service failed; its log says more.")
 
     async def _finish(
@@ -234,25 +249,31 @@ class Jobs:
     async def _write_part(self, state: _State, order: Order, name: str) -> None:
         uri, schema = self._path(state.id, name), order.model.schema
         writer = RecordWriter(uri, schema, state.request.format)
-        async with contextlib.aclosing(self._service.made(order, patient=True)) as spans:
-            with writer:
-                async for span in spans:
-                    records = decode_canonical(span.piece, schema)
-                    await asyncio.to_thread(writer.write, records)
-                    state.num_done += span.num_rows
+
+        def write(piece: bytes) -> None:
+            writer.write(decode_canonical(piece, schema))
+
+        async with (
+            contextlib.aclosing(self._service.made(order, patient=True)) as spans,
+            _open(writer),
+        ):
+            async for span in spans:
+                await _in_thread(write, span.piece)
+                state.num_done += span.num_rows
         size = await asyncio.to_thread(storage.size, uri)
         url = f"/v1/jobs/{state.id}/files/{name}"
         state.files.append(JobFile(name=name, bytes=size, rows=order.count, url=url))
         await self._save(state)
 
     def _remove_files(self, state: _State) -> None:
-        for known in state.files:
-            storage.remove(self._path(state.id, known.name))
+        for info in storage.list_files(self._path(state.id)):
+            if info.path != STATE_NAME:
+                storage.remove(self._path(state.id, info.path))
         state.files = []
 
     async def _save(self, state: _State) -> None:
         uri = self._path(state.id, STATE_NAME)
-        await asyncio.to_thread(storage.write_text, uri, state.model_dump_json(indent=1) + "\n")
+        await _in_thread(storage.write_text, uri, state.model_dump_json(indent=1) + "\n")
 
     def _path(self, *parts: str) -> str:
         return storage.join(self._results, *parts)
@@ -280,6 +301,34 @@ class Jobs:
             files=state.files,
             error=state.error,
         )
+
+
+@contextlib.asynccontextmanager
+async def _open(writer: RecordWriter) -> AsyncGenerator[None]:
+    """Open and close a file off the event loop: closing one may be an upload."""
+    try:
+        await _in_thread(writer.__enter__)
+        yield
+    except BaseException as error:
+        await _in_thread(writer.__exit__, type(error), error, error.__traceback__)
+        raise
+    await _in_thread(writer.__exit__, None, None, None)
+
+
+async def _in_thread(function: Callable[..., _T], *args: object) -> _T:
+    """Call in a thread; whoever is cancelled waits for its end, and nothing is written later."""
+    call = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.wait({call})
+        raise
+
+
+def _give_back(job: _Running) -> None:
+    """Give the caller the rows back that are not made."""
+    if job.caller is not None:
+        job.caller.give_back_rows(job.state.request.count - job.state.num_done)
 
 
 def _now() -> str:

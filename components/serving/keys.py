@@ -91,6 +91,10 @@ def _from_file(path: str) -> Iterable[ApiKey]:
             f"{path}: there is no such file; expected API keys. Make one: difflm key NAME --file "
             f"{path}"
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); expected a file of API keys"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from None
     try:

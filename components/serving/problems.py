@@ -3,7 +3,6 @@
 # FastAPI reads annotations where Ray has unpickled them: no `from __future__ import annotations`.
 
 import http
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from components.serving.schemas import FieldProblem, Problem
 from difflm_core.errors import DiffLMError
 
-_LOGGER = logging.getLogger("difflm.serve")
 MEDIA_TYPE = "application/problem+json"
 
 # What can go wrong: code -> status.
@@ -100,7 +99,7 @@ def request_id_of(request: Request) -> str:
 
 
 def install_handlers(app: FastAPI, on_refused: Callable[[str], None]) -> None:
-    """Answer every error of `app` with a problem.
+    """Answer every error of `app` with a problem; what is a defect is left to the gate.
 
     Args:
         app: The application.
@@ -125,14 +124,10 @@ def install_handlers(app: FastAPI, on_refused: Callable[[str], None]) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
-        return answer(request, _from_http(error, request))
-
-    @app.exception_handler(Exception)
-    async def on_defect(request: Request, error: Exception) -> Response:
-        request_id = request_id_of(request)
-        _LOGGER.error("request %s failed", request_id, exc_info=error)
-        detail = f"The service failed; its log says more about request {request_id}."
-        return answer(request, ServiceError("internal", detail))
+        response = answer(request, _from_http(error, request))
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_methods_at(request))
+        return response
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
@@ -197,10 +192,18 @@ def _message(found: Mapping[str, Any]) -> str:
     return text[:1].lower() + text[1:]
 
 
+def _methods_at(request: Request) -> list[str]:
+    """Methods that go with the path of a request."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in fitting for method in route.methods or ()})
+
+
 def _from_http(error: HTTPException, request: Request) -> ServiceError:
     codes = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
     details = {
+        "bad_request": "The body is not JSON: it cannot be read.",
         "not_found": f"There is nothing at {request.url.path}; /openapi.json lists what is.",
         "method_not_allowed": f"{request.method} does not go with {request.url.path}.",
     }

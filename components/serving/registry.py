@@ -196,7 +196,8 @@ def read_model(name: str, uri: str, before: Model | None = None) -> Model:
     manifest = read_manifest(uri, GeneratorBundle.kind())
     version = manifest.content_hash[:VERSION_LENGTH]
     report = _sibling_report(uri, manifest)
-    if before is not None and before.ref.version == version and (before.quality or not report):
+    same = before is not None and (before.ref.version, before.ref.uri) == (version, uri)
+    if before is not None and same and (before.quality or not report):
         return before
     bundle = GeneratorBundle(uri, manifest)
     with bundle.local(CODEC_FOLDER) as folder:

@@ -12,6 +12,7 @@ JobStatus = Literal["waiting", "running", "succeeded", "failed", "cancelled"]
 Light = Literal["good", "fair", "bad", "unknown"]
 Scalar = bool | int | float | str
 MAX_SEED = 2**31 - 1
+MAX_FIRST = 2**50
 # What an answer says beside its rows.
 REQUEST_ID_HEADER = "X-Request-Id"
 SEED_HEADER = "X-Seed"
@@ -20,9 +21,9 @@ VERSION_HEADER = "X-Model-Version"
 
 
 class Message(BaseModel):
-    """Base of everything that is sent: unknown keys are refused."""
+    """Base of everything that is sent: unknown keys, and "1" for 1, are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Range(Message):
@@ -75,6 +76,7 @@ class GenerateRequest(Sampling):
     first: int = Field(
         default=0,
         ge=0,
+        le=MAX_FIRST,
         multiple_of=1024,
         description="Index of the first row in the table of the seed: a large table can be read "
         "in pages of a multiple of 1024 rows.",

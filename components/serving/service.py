@@ -77,10 +77,12 @@ class Answer:
     Attributes:
         order: what was asked for.
         chunks: the bytes. Closing it ends the work.
+        deadline: when it is to end, by the clock of the event loop.
     """
 
     order: Order
     chunks: AsyncGenerator[bytes]
+    deadline: float
 
 
 class Service:
@@ -164,11 +166,14 @@ class Service:
         if self._in_flight >= self.limits.concurrent_requests:
             raise ServiceError("busy", "All places are taken.", _BUSY_RETRY_SECONDS)
         caller.charge_rows(request.count)
-        chunks = self._chunks(order, caller, format)
+        deadline = time.monotonic() + self.limits.request_seconds
+        chunks = self._chunks(order, caller, format, deadline)
         await anext(chunks)  # errors of the first span become the status of the answer
-        return Answer(order, chunks)
+        return Answer(order, chunks, deadline)
 
-    async def _chunks(self, order: Order, caller: Caller, format: Format) -> AsyncGenerator[bytes]:
+    async def _chunks(
+        self, order: Order, caller: Caller, format: Format, deadline: float
+    ) -> AsyncGenerator[bytes]:
         """Nothing once the first span is made, then the bytes of the answer."""
         facts = {
             "model": order.model.ref.id,
@@ -176,7 +181,6 @@ class Service:
             "seed": order.sampling.seed,
         }
         joiner = make_joiner(format, order.model.schema, facts)
-        deadline = time.monotonic() + self.limits.request_seconds
         num_rows, started = 0, False
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
@@ -225,7 +229,10 @@ class Service:
             for span in islice(todo, count):
                 patiently = patient or span.served_rows > 0
                 made = self.generators.make(order.model.ref, span, patient=patiently)
-                pending.append(asyncio.ensure_future(made))
+                task = asyncio.ensure_future(made)
+                # Nobody asks for the errors of spans after one that failed.
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())
+                pending.append(task)
 
         try:
             begin(self.limits.spans_ahead)

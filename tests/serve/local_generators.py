@@ -7,14 +7,24 @@ from components.serving.worker import Refusal, Worker
 
 
 class LocalGenerators:
-    """One worker; `delay_seconds` makes it slow, `fail_after` lets it fail."""
+    """One worker.
+
+    Attributes:
+        requests: every span that was asked for.
+        delay_seconds: makes it slow.
+        held_from: spans that begin here or later wait until this is None again.
+        fail_after: spans that begin here or later fail, with `failure`.
+        full: whether its queues are.
+    """
 
     def __init__(self, num_threads=2):
         self.worker = Worker(num_threads)
         self.loaded = {}
         self.requests = []
         self.delay_seconds = 0.0
+        self.held_from = None
         self.fail_after = None
+        self.failure = ServiceError("unavailable", "The replica is gone.", 1)
         self.full = False
 
     async def make(self, ref, request, *, patient):
@@ -24,8 +34,10 @@ class LocalGenerators:
         await self.prepare(ref)
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
+        while self.held_from is not None and request.begin >= self.held_from:
+            await asyncio.sleep(0.005)
         if self.fail_after is not None and request.begin >= self.fail_after:
-            raise ServiceError("unavailable", "The replica is gone.", 1)
+            raise self.failure
         answer = await self.worker.make(self.loaded[ref.key], request)
         if isinstance(answer, Refusal):
             raise ServiceError(answer.code, answer.detail)
