@@ -212,6 +212,12 @@ def test_a_wrong_request_is_named_without_its_values(server, body, field, messag
     assert found["errors"][0]["message"] in found["detail"]
 
 
+def test_whole_numbers_may_have_a_point(server):
+    response = server.generate("plain", count=3.0, seed=1.0, first=0.0, temperature=1, top_p=1)
+    assert response.content == server.generate("plain", count=3, seed=1).content
+    assert response.headers["x-seed"] == "1"
+
+
 def test_an_empty_body_and_another_content_type(server):
     found = problem_of(server.client.post(GENERATE), 422, "invalid")
     assert found["detail"] == "body: field required."
