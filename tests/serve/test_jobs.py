@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from components.serving import jobs as jobs_module
 from components.serving.keys import ApiKey, hash_key
 from difflm_core.api import DiffLM
 from difflm_core.client import Client
+from difflm_core.data.writers import RecordWriter
 from tests.serve.servers import make_service, served, wait_until
 from tests.serve.test_requests import problem_of
 
@@ -157,6 +159,32 @@ def test_cancelled_while_it_runs(server, results):
     assert stored(results / job["id"]) == ["job.json"]
     # Again is as good as once.
     assert server.client.delete(f"/v1/jobs/{job['id']}").json() == cancelled
+
+
+@pytest.mark.parametrize("step", ["__enter__", "write", "__exit__"])
+def test_nothing_is_written_after_a_job_is_cancelled(server, results, monkeypatch, step):
+    begun, ended = threading.Event(), threading.Event()
+
+    class SlowWriter(RecordWriter):
+        pass
+
+    def slowly(self, *args):
+        begun.set()
+        time.sleep(0.2)
+        try:
+            return getattr(RecordWriter, step)(self, *args)
+        finally:
+            ended.set()
+
+    setattr(SlowWriter, step, slowly)
+    monkeypatch.setattr(jobs_module, "RecordWriter", SlowWriter)
+    job = submit(server, 5, format="csv")
+    assert begun.wait(20)
+    cancelled = server.client.delete(f"/v1/jobs/{job['id']}").json()
+    assert ended.is_set()
+    assert (cancelled["status"], cancelled["files"]) == ("cancelled", [])
+    assert stored(results / job["id"]) == ["job.json"]
+    assert saved(results, job)["status"] == "cancelled"
 
 
 def test_cancelled_while_it_waits_and_too_many_waiting(server, results):

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from components.serving.registry import GENERATOR_FOLDER, Registry, find_models, read_model
+from components.serving.registry import (
+    GENERATOR_FOLDER,
+    ModelRef,
+    Registry,
+    find_models,
+    read_model,
+)
+from components.serving.worker import Refusal, Worker
 from difflm_core.errors import ConfigError
+from difflm_core.generation.generator import Generator
 from tests.serve.servers import make_service, served, wait_until
 
 TYPED_COLUMNS = ("kind", "day", "at", "count", "size", "good")
@@ -160,6 +168,24 @@ def test_a_model_that_moved_is_read_where_it_is(plain_model, tmp_path):
     registry.refresh()
     folder.rename(second / "m")
     assert [model.ref.uri for model in registry.refresh()] == [str(second / "m")]
+
+
+def test_a_replica_loads_the_version_it_is_asked_for(plain_model, tmp_path):
+    worker = Worker(1)
+    try:
+        version = version_of(plain_model)
+        assert isinstance(worker.load(ModelRef("m", version, plain_model)), Generator)
+        assert worker.load(ModelRef("m", "0" * 12, plain_model)) == Refusal(
+            "unavailable", "m has just been replaced; ask again."
+        )
+        damaged = copy(plain_model, tmp_path / "m")
+        (damaged / "vae.safetensors").write_bytes(b"")
+        for uri in (str(damaged), str(tmp_path / "nowhere")):
+            assert worker.load(ModelRef("m", version, uri)) == Refusal(
+                "unavailable", "m cannot be read at the moment; ask again."
+            )
+    finally:
+        worker.close()
 
 
 def test_a_replaced_model_is_served_while_old_answers_go_on(

@@ -290,6 +290,14 @@ def test_a_body_that_ends_early(server):
     assert len(server.generators.requests) == made
 
 
+def test_a_connection_is_kept_after_an_error(server):
+    with server.connect() as connection:
+        for content, expected in ((b'{"count": 0}', 422), (b"{", 400), (b'{"count": 1}', 200)):
+            connection.sendall(post_head(GENERATE, f"Content-Length: {len(content)}") + content)
+            status, headers, _ = read_answer(connection)
+            assert (status, headers.get("connection")) == (expected, None)
+
+
 def test_an_id_of_the_caller_is_kept_if_it_is_harmless(server):
     for given in ("abc-1.2_3", "x" * 64):
         response = server.client.get("/nope", headers={"X-Request-Id": given})
