@@ -98,7 +98,7 @@ def make_app(
         Gate, limits=service.limits, metrics=service.metrics, allowed_hosts=allowed_hosts
     )
     install_handlers(app, lambda code: service.metrics.refused.labels(code).inc())
-    describe_problems(app)
+    describe_problems(app, keys_required=service.keys.required)
     _add_operations(app, service)
     _add_models(app, service)
     _add_jobs(app)

@@ -80,6 +80,13 @@ def read_keys(path: str | None, environment: Mapping[str, str] = os.environ) -> 
         if key.name in seen:
             raise ConfigError(f"API keys: the name {key.name!r} is there twice; rename one")
         seen.add(key.name)
+    names: dict[str, str] = {}
+    for key in keys:
+        first = names.setdefault(key.sha256, key.name)
+        if first != key.name:
+            raise ConfigError(
+                f"API keys: {first!r} and {key.name!r} are the same key; make another one"
+            )
     return keys
 
 
@@ -274,6 +281,7 @@ def add_key(path: Path, entry: dict[str, Any]) -> None:
     kept = [key.model_dump(mode="json", exclude_unset=True) for key in before]
     text = yaml.safe_dump({"keys": [*kept, entry]}, sort_keys=False)
     temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)  # a left one may be open to others
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
         file.write(text)
     temporary.replace(path)

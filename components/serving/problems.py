@@ -18,6 +18,10 @@ from components.serving.schemas import FieldProblem, Problem
 from difflm_core.errors import DiffLMError
 
 MEDIA_TYPE = "application/problem+json"
+_KEY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 # What can go wrong: code -> status.
 CODES = {
@@ -149,9 +153,16 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     return known
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Put the form of a problem into the OpenAPI document, where `responses` refers to it."""
+def describe_problems(app: FastAPI, *, keys_required: bool) -> None:
+    """Complete the OpenAPI document: the form of a problem, and what is asked for with a key.
+
+    Args:
+        app: The application.
+        keys_required: Whether it is refused without one.
+    """
     make = app.openapi
+    either: list[dict[str, list[str]]] = [{name: []} for name in _KEY_SCHEMES]
+    security = either if keys_required else [*either, {}]
 
     def openapi() -> dict[str, Any]:
         document = make()
@@ -163,6 +174,11 @@ def describe_problems(app: FastAPI) -> None:
             # FastAPI adds its own form of 422, which is never sent.
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
+            document["components"]["securitySchemes"] = _KEY_SCHEMES
+            for path in document["paths"].values():
+                for operation in path.values():
+                    if "401" in operation["responses"]:
+                        operation["security"] = security
         return document
 
     app.openapi = openapi

@@ -155,6 +155,10 @@ class Registry:
         for folder in self._folders:
             for name, uri in _models_at(folder).items():
                 wanted.setdefault(name, uri)
+        for name, model in self.models.items():
+            # Without its manifest it is being replaced; without any files it is gone.
+            if name not in wanted and storage.list_files(model.ref.uri):
+                wanted[name] = model.ref.uri
         found: dict[str, Model] = {}
         fresh: list[Model] = []
         failures: dict[str, str] = {}

@@ -2,9 +2,9 @@
 
 # FastAPI reads annotations where Ray has unpickled them: no `from __future__ import annotations`.
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Format = Literal["json", "ndjson", "csv", "parquet", "arrow"]
 JobFormat = Literal["parquet", "csv", "jsonl"]
@@ -18,6 +18,14 @@ REQUEST_ID_HEADER = "X-Request-Id"
 SEED_HEADER = "X-Seed"
 ROWS_HEADER = "X-Rows"
 VERSION_HEADER = "X-Model-Version"
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# JSON has one type of numbers: 5.0 is a whole one; "5" and true are none.
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class Message(BaseModel):
@@ -39,7 +47,7 @@ Condition = Scalar | None | list[Scalar | None] | Range
 class Sampling(Message):
     """How rows are drawn; the same for an answer and for a job."""
 
-    seed: int | None = Field(
+    seed: Whole | None = Field(
         default=None,
         ge=0,
         le=MAX_SEED,
@@ -72,8 +80,8 @@ class GenerateRequest(Sampling):
         }
     )
 
-    count: int = Field(default=10, ge=1, description="Rows.")
-    first: int = Field(
+    count: Whole = Field(default=10, ge=1, description="Rows.")
+    first: Whole = Field(
         default=0,
         ge=0,
         le=MAX_FIRST,
@@ -96,7 +104,7 @@ class JobRequest(Sampling):
     )
 
     model: str
-    count: int = Field(ge=1, description="Rows.")
+    count: Whole = Field(ge=1, description="Rows.")
     format: JobFormat = "parquet"
 
 

@@ -65,7 +65,8 @@ def load_generator(directory: Path, compute: Compute) -> Generator:
     codec = RecordCodec.load(directory / CODEC_FOLDER)
     vae = load_vae(directory, codec, compute)
     diffusion, sampler = load_diffusion(directory, compute.device)
-    bias_V = load_file(directory / CALIBRATION_FILE)["bias"]
+    # A copy: what `load_file` gives changes with the file.
+    bias_V = load_file(directory / CALIBRATION_FILE)["bias"].clone()
     return Generator(vae, codec, DiffusionLatents(diffusion, sampler), bias_V)
 
 

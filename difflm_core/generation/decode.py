@@ -35,6 +35,8 @@ MIN_PRODUCT_COLUMNS = 16
 # Numbers in the widest vector register (bfloat16, 512 bits). The last ones of a buffer of another
 # size are computed one by one, and rounded differently.
 VECTOR_SIZE = 32
+# Colder is no different, and logits divided by less leave single precision.
+MIN_TEMPERATURE = 1e-6
 
 
 class Sieve(Protocol):
@@ -241,7 +243,8 @@ class _Sampler:
         self, draws: Sequence[TokenDraw], sizes: Sequence[int], device: torch.device
     ) -> None:
         self.draws = Draws(sizes, [draw.generator for draw in draws], device)
-        self.temperature_B1 = self._by_row([draw.temperature for draw in draws])
+        temperatures = [max(draw.temperature, MIN_TEMPERATURE) for draw in draws]
+        self.temperature_B1 = self._by_row(temperatures)
         self.top_p_B1 = None
         if any(draw.top_p < 1 for draw in draws):
             self.top_p_B1 = self._by_row([draw.top_p for draw in draws])
@@ -262,4 +265,5 @@ def _nucleus(probabilities_BS: Tensor, top_p_B1: Tensor) -> Tensor:
     """Zero all but the most probable tokens whose mass reaches top_p (Holtzman et al. 2020)."""
     ordered, order = probabilities_BS.sort(dim=1, descending=True, stable=True)
     outside = (ordered.cumsum(dim=1) - ordered >= top_p_B1) & (top_p_B1 < 1)
+    outside[:, 0] = False  # the smallest shares are 0 in single precision
     return probabilities_BS.scatter(1, order, ordered.masked_fill(outside, 0.0))

@@ -30,6 +30,7 @@ class Served:
     service: Service
     generators: Any
     client: httpx.Client
+    results: Any = None
 
     def generate(self, model, **body):
         """The answer to a request for rows."""

@@ -164,6 +164,14 @@ def test_how_freely_rows_are_drawn(server, known, tmp_path, setting):
     assert answer.content != server.generate(name, count=20, seed=2, format="csv").content
 
 
+def test_the_smallest_freedom_is_none(server, typed_model):
+    model = DiffLM.from_pretrained(typed_model)
+    for setting in ({"temperature": 5e-324}, {"top_p": 5e-324}):
+        response = server.generate("typed", count=20, seed=2, **setting)
+        assert len(response.json()["rows"]) == 20
+        assert len(model.sample(20, seed=2, **setting)) == 20
+
+
 def test_an_answer_tells_the_seed_that_repeats_it(server):
     first, second = (server.generate("plain", count=4) for _ in range(2))
     assert first.headers["x-seed"] != second.headers["x-seed"]

@@ -212,6 +212,12 @@ def test_a_wrong_request_is_named_without_its_values(server, body, field, messag
     assert found["errors"][0]["message"] in found["detail"]
 
 
+def test_whole_numbers_may_have_a_point(server):
+    response = server.generate("plain", count=3.0, seed=1.0, first=0.0, temperature=1, top_p=1)
+    assert response.content == server.generate("plain", count=3, seed=1).content
+    assert response.headers["x-seed"] == "1"
+
+
 def test_an_empty_body_and_another_content_type(server):
     found = problem_of(server.client.post(GENERATE), 422, "invalid")
     assert found["detail"] == "body: field required."
@@ -282,6 +288,14 @@ def test_a_body_that_ends_early(server):
         assert b"200" not in connection.recv(100)[:15]
     assert server.client.get("/healthz").status_code == 200
     assert len(server.generators.requests) == made
+
+
+def test_a_connection_is_kept_after_an_error(server):
+    with server.connect() as connection:
+        for content, expected in ((b'{"count": 0}', 422), (b"{", 400), (b'{"count": 1}', 200)):
+            connection.sendall(post_head(GENERATE, f"Content-Length: {len(content)}") + content)
+            status, headers, _ = read_answer(connection)
+            assert (status, headers.get("connection")) == (expected, None)
 
 
 def test_an_id_of_the_caller_is_kept_if_it_is_harmless(server):
