@@ -11,6 +11,7 @@ class LocalGenerators:
 
     Attributes:
         requests: every span that was asked for.
+        num_running: spans that are not finished, refused or cancelled.
         delay_seconds: makes it slow.
         held_from: spans that begin here or later wait until this is None again.
         fail_after: spans that begin here or later fail, with `failure`.
@@ -21,6 +22,7 @@ class LocalGenerators:
         self.worker = Worker(num_threads)
         self.loaded = {}
         self.requests = []
+        self.num_running = 0
         self.delay_seconds = 0.0
         self.held_from = None
         self.fail_after = None
@@ -31,6 +33,13 @@ class LocalGenerators:
         if self.full and not patient:
             raise ServiceError("busy", "All queues are full.", 3)
         self.requests.append(request)
+        self.num_running += 1
+        try:
+            return await self._make(ref, request)
+        finally:
+            self.num_running -= 1
+
+    async def _make(self, ref, request):
         await self.prepare(ref)
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)

@@ -69,10 +69,19 @@ def make_service(models, keys=(), generators=None, clock=time.monotonic, folders
 
 
 @contextlib.contextmanager
-def served(service, results=None, **options):
-    """Serve `service`; `options` are those of `make_app`."""
+def served(service, results=None, *, sent_ahead=None, **options):
+    """Serve `service`.
+
+    Args:
+        service: What is served.
+        results: Folder of its jobs.
+        sent_ahead: Bytes that the system holds for a client that does not read; None: many.
+        **options: Those of `make_app`.
+    """
     app = make_app(service, results and str(results), **options)
     listener = socket.socket()
+    if sent_ahead is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sent_ahead)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     server = uvicorn.Server(

@@ -153,8 +153,9 @@ def test_cancelled_while_it_runs(server, results):
     assert look(server, job) == cancelled
     assert stored(results / job["id"]) == ["job.json"]
     assert saved(results, job)["status"] == "cancelled"
+    wait_until(lambda: server.generators.num_running == 0)  # though they are held
     server.generators.held_from = None
-    time.sleep(0.2)
+    time.sleep(0.1)
     assert len(server.generators.requests) == asked
     assert stored(results / job["id"]) == ["job.json"]
     # Again is as good as once.
