@@ -23,6 +23,8 @@ from difflm_core.errors import ConfigError, StageError
 _LOGGER = logging.getLogger("difflm.ray")
 
 LOCAL = "local"
+# Tells processes of an embedded Ray that they are of one.
+_ON_LOOPBACK = "DIFFLM_ON_LOOPBACK"
 # Ray puts sockets below its folder, and the path of a Unix socket has at most 107 characters, of
 # which Ray needs up to 64.
 _MAX_FOLDER_LENGTH = 40
@@ -132,7 +134,23 @@ def _embedded() -> Generator[RayRuntime]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def bind_replica_to_loopback() -> None:
+    """Keep the port that Ray Serve opens for this replica from other machines.
+
+    Serve binds it to every interface, whatever it is told. To be called while the replica is made.
+    """
+    if _ON_LOOPBACK not in os.environ:
+        return
+    from ray.serve._private import replica
+
+    def add_loopback_port(server: Any, address: str) -> int:
+        return server.add_insecure_port(address.replace("[::]", "127.0.0.1"))
+
+    replica.add_port_to_grpc_server = add_loopback_port
+
+
 def _stay_on_this_machine() -> None:
+    os.environ[_ON_LOOPBACK] = "1"
     # Without this, Ray binds its ports to every interface, whatever address it is given.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     # Other users of this machine reach its loopback, too: they lack this token. In the

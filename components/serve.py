@@ -23,6 +23,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from components.ray_runtime import bind_replica_to_loopback
 from components.serving.keys import KeyRing, read_keys
 from components.serving.limits import Limits
 from components.serving.problems import ServiceError
@@ -85,6 +86,7 @@ class GeneratorReplica:
     """Loaded models and the threads that make their rows."""
 
     def __init__(self, num_threads: int) -> None:
+        bind_replica_to_loopback()
         self._worker = Worker(num_threads)
         self._refs: dict[str, ModelRef] = {}
 
@@ -194,6 +196,7 @@ def build_app(values: dict[str, Any]) -> serve.Application:
         from components.serving.app import make_app
         from components.serving.service import Service
 
+        bind_replica_to_loopback()
         context = serve.get_replica_context()
         handle = serve.get_deployment_handle(GENERATOR, app_name=context.app_name)
         service = Service(
