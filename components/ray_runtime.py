@@ -11,8 +11,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +148,7 @@ def bind_replica_to_loopback() -> None:
     def add_loopback_port(server: Any, address: str) -> int:
         return server.add_insecure_port(address.replace("[::]", "127.0.0.1"))
 
-    replica.add_port_to_grpc_server = add_loopback_port
+    replica.add_port_to_grpc_server = add_loopback_port  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _stay_on_this_machine() -> None:
@@ -204,10 +206,14 @@ def _shipped_code() -> dict[str, Any] | None:
 def _init(**options: Any) -> None:
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         raise _unreachable(options["address"], error) from error
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        # Ray puts one of its own in its place, which aborts, and leaves processes behind.
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _unreachable(address: str, error: Exception) -> StageError:

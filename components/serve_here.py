@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -84,6 +85,7 @@ def serving(
 
         from components.serve import build_app
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         quiet: Any = {"log_level": "WARNING", "enable_access_log": False}
         serve.start(
             proxy_location="HeadOnly",
