@@ -38,18 +38,19 @@ def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="folder of a model or of a run")
-    parser.add_argument("--soak-minutes", type=float, default=0.0)
+    parser.add_argument("--soak-minutes", type=int, default=0, help="only watch the memory")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         in_process(options.model)
         return
     with Service(options.model) as service:
+        if options.soak_minutes:
+            report_soak(service, options.soak_minutes)
+            return
         print(f"cold start: {service.cold_seconds:.1f} s to the first answer\n")
         report_latency(service)
         report_throughput(service, options.model)
-        if options.soak_minutes:
-            report_soak(service, options.soak_minutes)
 
 
 class Service:
@@ -204,12 +205,12 @@ def in_process(model: str) -> None:
     print(json.dumps(STREAM_ROWS / seconds))
 
 
-def report_soak(service: Service, minutes: float) -> None:
+def report_soak(service: Service, minutes: int) -> None:
     """Memory while a stream, small callers and broken connections go on."""
     print("| minute | " + " | ".join(("front", "generator", "Proxy", "Ray")) + " | rows so far |")
     print("|-|-|-|-|-|-|")
     with busy(service) as num_rows:
-        for minute in range(int(minutes) + 1):
+        for minute in range(minutes + 1):
             memory = service.memory()
             cells = (f"{memory.get(r, 0):,.0f}" for r in ("front", "generator", "Proxy", "Ray"))
             print(f"| {minute} | {' | '.join(cells)} | {num_rows():,} |", flush=True)

@@ -8,6 +8,7 @@ import pytest
 
 from difflm_core.api import DiffLM
 from tests.people import SETTINGS, make_people, people_config
+from tests.serve.browsing import CHROMIUM, FLAGS
 from tests.serve.servers import make_service, served
 
 KINDS = ['say "hi"', "one,\r\ntwo", "übér ✓", " lead", "plain"]
@@ -81,3 +82,15 @@ def _calm(request):
         generators = request.getfixturevalue("server").generators
         generators.delay_seconds, generators.full = 0.0, False
         generators.held_from = generators.fail_after = None
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield chromium
+        chromium.close()

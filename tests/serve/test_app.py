@@ -39,7 +39,7 @@ def url(people_run, tmp_path_factory):
     port = free_port()
     # In a pod it answers the Service; here nobody else.
     config["http_options"].update(host="127.0.0.1", port=port)
-    config["applications"][0]["args"]["num_replicas"] = 1
+    config["applications"][0]["args"].update(num_replicas=1, cpus_per_replica=1)
     path = tmp_path_factory.mktemp("serve") / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     with local_head() as head:
@@ -50,7 +50,7 @@ def url(people_run, tmp_path_factory):
         deadline = time.monotonic() + 120
         while True:
             try:
-                if ask(f"{address}/healthz")[0] == 200:
+                if ask(f"{address}/readyz")[0] == 200:
                     break
             except (OSError, ValueError):  # nobody yet, or the proxy without an application
                 pass
@@ -60,10 +60,13 @@ def url(people_run, tmp_path_factory):
 
 
 def test_a_pipelines_service_answers_with_rows_of_its_generator(url, people_run):
-    assert ask(f"{url}/v1/models") == (200, {"models": ["difflm"]})
+    (model,) = ask(f"{url}/v1/models")[1]["models"]
+    assert model["id"] == "difflm"
     status, described = ask(f"{url}/v1/models/difflm")
     assert status == 200
-    assert {"name": "job", "kind": "categorical"} in described["columns"]
+    kinds = {column["name"]: column["kind"] for column in described["columns"]}
+    assert kinds["job"] == "categorical"
+    assert described["quality"]["headline"]  # of the run that made the generator
     status, made = ask(f"{url}/v1/models/difflm/generate", {"count": 5, "seed": 3})
     assert status == 200
     assert made["seed"] == 3
@@ -71,14 +74,13 @@ def test_a_pipelines_service_answers_with_rows_of_its_generator(url, people_run)
     assert made["rows"] == json.loads(expected.to_json(orient="records", date_format="iso"))
 
 
-def test_without_a_seed_each_answer_has_its_own(url):
-    answers = [ask(f"{url}/v1/models/difflm/generate", {"count": 2})[1] for _ in range(2)]
-    assert answers[0]["seed"] != answers[1]["seed"]
-    assert answers[0]["rows"] != answers[1]["rows"]
+def test_it_has_no_jobs_where_it_has_no_place_for_results(url):
+    status, answer = ask(f"{url}/v1/jobs", {"model": "difflm", "count": 5})
+    assert (status, answer["code"]) == (404, "not_found")
 
 
 def test_wrong_requests_are_named(url):
     status, answer = ask(f"{url}/v1/models/other/generate", {})
-    assert (status, answer["detail"]) == (404, "There is no model 'other' here.")
+    assert (status, answer["code"]) == (404, "not_found")
     for body in ({"count": 0}, {"count": 10**9}, {"cuont": 1}, {"top_p": 2}):
         assert ask(f"{url}/v1/models/difflm/generate", body)[0] == 422

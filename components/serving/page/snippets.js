@@ -13,10 +13,11 @@ export function snippets(model, request) {
 
 /** [[name, text]] for the service at `base`. */
 export function texts(model, request, base) {
-  const list = [["curl", curl(model, request, base)], ["Python", python(model, request, base)]];
-  // The command takes no conditions.
-  if (!Object.keys(request.conditions).length) list.push(["Command line, with the model's folder", command(model, request)]);
-  return list;
+  return [
+    ["curl", curl(model, request, base)],
+    ["Python", python(model, request, base)],
+    ["Command line, with the model's folder", command(model, request)],
+  ];
 }
 
 function curl(model, request, base) {
@@ -31,10 +32,13 @@ function curl(model, request, base) {
 }
 
 function command(model, request) {
-  const { count, seed, temperature, top_p } = onlyChanged(request);
+  const { count, seed, temperature, top_p, conditions = {} } = onlyChanged(request);
   const options = [`-n ${count}`, `--seed ${seed}`];
   if (temperature !== undefined) options.push(`--temperature ${temperature}`);
   if (top_p !== undefined) options.push(`--top-p ${top_p}`);
+  for (const [column, wanted] of Object.entries(conditions)) {
+    options.push(`--where ${quoted(`${column}=${JSON.stringify(wanted)}`)}`);
+  }
   return `difflm sample ${quoted(`${model}/`)} ${options.join(" ")} -o ${quoted(`${model}.parquet`)}`;
 }
 
