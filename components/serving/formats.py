@@ -13,7 +13,7 @@ import pyarrow.parquet as pq_module
 
 from components.serving.schemas import Format
 from difflm_core.data.schema import Schema
-from difflm_core.data.source_form import from_canonical, source_schema
+from difflm_core.data.source_form import from_canonical, source_schema, stream_schema
 from difflm_core.data.writers import ROW_GROUP_ROWS, delimited_lines, json_lines
 
 pq: Any = pq_module
@@ -58,7 +58,7 @@ def encode(records: pa.RecordBatch, schema: Schema, format: Format | None) -> by
         lines = json_lines(from_canonical(table, schema, form="json"))
         return lines if format == "ndjson" else lines.rstrip(b"\n").replace(b"\n", b",")
     if format == "arrow":
-        typed = from_canonical(table, schema).cast(wire_schema(schema)).combine_chunks()
+        typed = from_canonical(table, schema).cast(stream_schema(schema)).combine_chunks()
         records = typed.to_batches()[0]
     return records.serialize().to_pybytes()
 
@@ -66,15 +66,6 @@ def encode(records: pa.RecordBatch, schema: Schema, format: Format | None) -> by
 def decode_canonical(piece: bytes, schema: Schema) -> pa.RecordBatch:
     """Canonical records of a piece that was encoded without a format."""
     return pa.ipc.read_record_batch(pa.py_buffer(piece), schema.arrow_schema)
-
-
-def wire_schema(schema: Schema) -> pa.Schema:
-    """Types in an Arrow stream: those of the source, without dictionaries, which need a state."""
-    fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in source_schema(schema)
-    ]
-    return pa.schema(fields)
 
 
 def piece_format(format: Format) -> Format | None:
@@ -187,7 +178,9 @@ def make_joiner(format: Format, schema: Schema, facts: dict[str, Any]) -> Joiner
         ),
         "ndjson": _Plain,
         "csv": lambda: _Plain(delimited_lines(_names(schema), ",")),
-        "arrow": lambda: _Plain(wire_schema(schema).serialize().to_pybytes(), after=_END_OF_STREAM),
+        "arrow": lambda: _Plain(
+            stream_schema(schema).serialize().to_pybytes(), after=_END_OF_STREAM
+        ),
         "parquet": lambda: _Parquet(schema),
     }
     return makers[format]()

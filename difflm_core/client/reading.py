@@ -27,7 +27,6 @@ class Reading:
         num_rows: How many rows.
         page_rows: Most rows of a page.
         sampling: The other keys of the request.
-        version: Version that the model must have; None takes the one of the first answer.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class Reading:
         num_rows: int,
         page_rows: int,
         sampling: Mapping[str, Any],
-        version: str | None = None,
     ) -> None:
         if num_rows < 1:
             raise ConfigError(f"num_rows is {num_rows}; expected at least 1")
@@ -47,7 +45,7 @@ class Reading:
         self._page_rows = page_rows
         self._sampling = {key: value for key, value in sampling.items() if key != "seed"}
         self._seed: int | None = sampling.get("seed")
-        self._version = version
+        self._version: str | None = None
         self._schema: pa.Schema | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:

@@ -154,14 +154,12 @@ class Client:
         """
         import pyarrow as pa
 
-        from difflm_core.data.source_form import typed_dataframe
+        from difflm_core.data.source_form import from_stream, typed_dataframe
 
         sampling = _sampling(seed, temperature, top_p, conditions)
-        details = self.model(model)  # Arrow does not say which columns may miss values
-        reading = self._reading(model, num_rows, sampling, details.version)
-        table = pa.Table.from_batches(list(reading.batches()))
-        nullable = {column.name for column in details.columns if column.nullable}
-        return typed_dataframe(table, nullable)
+        reading = self._reading(model, num_rows, sampling)
+        table = from_stream(pa.Table.from_batches(list(reading.batches())))
+        return typed_dataframe(table, {field.name for field in table.schema if field.nullable})
 
     def sample_table(
         self,
@@ -176,8 +174,11 @@ class Client:
         """Make exactly `num_rows` rows as an Arrow table; see `sample`."""
         import pyarrow as pa
 
+        from difflm_core.data.source_form import from_stream
+
         sampling = _sampling(seed, temperature, top_p, conditions)
-        return pa.Table.from_batches(list(self._reading(model, num_rows, sampling).batches()))
+        reading = self._reading(model, num_rows, sampling)
+        return from_stream(pa.Table.from_batches(list(reading.batches())))
 
     def stream(
         self,
@@ -266,10 +267,8 @@ class Client:
         state = self._connection.ask(JobState, "GET", f"/v1/jobs/{segment(job_id, 'job')}")
         return Job(self._connection, state)
 
-    def _reading(
-        self, model: str, num_rows: int, sampling: Mapping[str, Any], version: str | None = None
-    ) -> Reading:
-        return Reading(self._connection, model, num_rows, self._page_rows, sampling, version)
+    def _reading(self, model: str, num_rows: int, sampling: Mapping[str, Any]) -> Reading:
+        return Reading(self._connection, model, num_rows, self._page_rows, sampling)
 
 
 def _sampling(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pc: Any = pc_module
 
 Form = Literal["typed", "text", "json"]
+_DICTIONARY_MARK = {b"difflm.storage": b"dictionary"}
 
 
 def from_canonical(table: pa.Table, schema: Schema, *, form: Form = "typed") -> pa.Table:
@@ -54,6 +55,31 @@ def to_dataframe(table: pa.Table, schema: Schema) -> pd.DataFrame:
     """Convert canonical records to a pandas DataFrame with the dtypes of the source."""
     nullable = {column.name for column in schema.columns if column.nullable}
     return typed_dataframe(from_canonical(table, schema), nullable)
+
+
+def stream_schema(schema: Schema) -> pa.Schema:
+    """Arrow schema of records in a stream: that of the source, without dictionaries.
+
+    Dictionaries would tie each batch to those before it. A mark remembers them, for
+    `from_stream`, and each field tells whether values may be missing.
+    """
+    fields: list[pa.Field] = []
+    for field, column in zip(source_schema(schema), schema.columns, strict=True):
+        if pat.is_dictionary(field.type):
+            field = field.with_type(field.type.value_type).with_metadata(_DICTIONARY_MARK)
+        fields.append(field.with_nullable(column.nullable))
+    return pa.schema(fields)
+
+
+def from_stream(table: pa.Table) -> pa.Table:
+    """Records of a stream, with the dictionaries that `stream_schema` left out."""
+    for index, field in enumerate(table.schema):
+        if dict(field.metadata or {}) == _DICTIONARY_MARK:
+            values: Any = table.column(index)
+            encoded = values.combine_chunks().dictionary_encode()
+            plain = field.remove_metadata().with_type(encoded.type)
+            table = table.set_column(index, plain, encoded)
+    return table
 
 
 def typed_dataframe(table: pa.Table, nullable: Collection[str]) -> pd.DataFrame:
