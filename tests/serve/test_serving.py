@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pandas as pd
@@ -59,6 +60,17 @@ def test_a_job_writes_the_rows_of_its_seed(service, tmp_path):
         (path,) = job.download(tmp_path)
     answer = service.generate("plain", count=3000, seed=4, format="ndjson")
     assert path.read_bytes() == answer.content
+
+
+def test_the_example_of_the_documentation(service, tmp_path):
+    script = Path(__file__).parents[2] / "examples" / "query_serve.py"
+    path = tmp_path / "rows.parquet"
+    command = [sys.executable, str(script), "--url", service.url, "--rows", "3000"]
+    done = subprocess.run(
+        [*command, "--output", str(path)], check=True, capture_output=True, text=True
+    )
+    assert "plain (version" in done.stdout
+    assert pd.read_parquet(path).shape[0] == 3000
 
 
 def test_a_replica_killed_in_the_middle_is_replaced_without_a_wrong_row(service, whole):
