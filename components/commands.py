@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from difflm_core.cli.console import start_output
+from difflm_core.cli.console import SETTINGS, start_output
 from difflm_core.cli.groups import add_command
 from difflm_core.errors import ConfigError
 
@@ -71,6 +72,7 @@ def serve(
 
     A bundle that is replaced is served within seconds, without a lost request. Stop with Ctrl-C.
     """
+    _require_libraries("ray", "fastapi", "httpx", "prometheus_client")
     from components.serve_here import (
         LOOPBACK_NAMES,
         is_loopback,
@@ -81,6 +83,8 @@ def serve(
     from components.serving.keys import read_keys
     from components.serving.registry import find_models
 
+    if watch:
+        _require_folders(models)
     found = {} if watch else find_models(models)
     known = read_keys(keys)
     if not known and not is_loopback(host) and not anonymous:
@@ -133,6 +137,23 @@ def _announce(url: str, names: list[str], results: str, keyed: bool) -> None:
     typer.echo("\n".join(lines), err=True)
 
 
+def _require_libraries(*names: str) -> None:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{SETTINGS.program} serve needs {', '.join(missing)}. Install it: "
+            "pip install 'difflm-on-ray[ray,serve]'"
+        )
+
+
+def _require_folders(places: list[str]) -> None:
+    from difflm_core import storage
+
+    for place in places:
+        if not storage.is_dir(place):
+            raise ConfigError(f"--watch {place}: there is no such folder; expected one of models.")
+
+
 def _absolute(uri: str) -> str:
     from difflm_core import storage
 
@@ -159,6 +180,7 @@ def key(
 
     The key is printed once; the file holds its hash.
     """
+    _require_libraries("fastapi")
     from components.serving.keys import add_key, make_entry, new_key
 
     secret = new_key()
