@@ -26,5 +26,5 @@ def test_the_artifact_reference_names_every_kind_and_key():
 def test_every_make_target_that_ci_calls_exists():
     called = re.findall(r"^make ([\w-]+)", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    assert called == ["test", "check", "images-check", "demo"]
+    assert called == ["test", "check", "test-page", "images-check", "demo"]
     assert set(called) <= set(targets)

@@ -1,6 +1,7 @@
 """Rows by the caller's values: only those, exactly as many, and as the model distributes them."""
 
 import datetime
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from difflm_core.generation.batching import BatchingEngine
 from difflm_core.generation.bundle import load_generator
 from difflm_core.generation.conditions import Condition, Conditions
 from difflm_core.generation.drawing import Drawing, SamplingOptions, Span
+from difflm_core.generation.generator import Generator
 
 OPTIONS = SamplingOptions(seed=3, batch_rows=128)
 DAY = datetime.date(2020, 6, 1)
@@ -182,13 +184,19 @@ def test_a_search_lets_others_in_between(generator, monkeypatch):
     assert order == ["other"] * 3 + ["search"]
 
 
-def test_what_was_begun_is_finished_when_the_engine_closes(generator):
+def test_what_was_begun_is_finished_when_the_engine_closes(generator, monkeypatch):
+    begun, advance = threading.Event(), Generator.advance
+
+    def noted_advance(*args):
+        begun.set()
+        advance(*args)
+
+    monkeypatch.setattr(Generator, "advance", noted_advance)
     engine = BatchingEngine(1)
     search = engine.submit(
         generator, Span(0, 9, replace(OPTIONS, conditions=impossible(generator)))
     )
-    while not search.running():
-        pass
+    assert begun.wait(60)
     engine.close()
     with pytest.raises(StageError):
         search.result(1)
