@@ -56,15 +56,17 @@ def test_the_stages_and_their_help_load_nothing_heavy():
 
 
 def test_help_answers_in_half_a_second():
-    def seconds():
+    def seconds(*arguments):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "difflm_core.cli", "--help"]
-        subprocess.run(command, capture_output=True, check=True)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # Processor time, and one of twenty: what else the machine is doing does not count.
-    assert any(seconds() < 0.5 for _ in range(20))
+    # Processor time, and one of twenty: what else the machine is doing does not count. On a slow
+    # machine, the libraries that no command can do without are the measure.
+    libraries = seconds("-c", "import pydantic, typer.rich_utils, yaml")
+    longest = max(0.5, 3 * libraries)
+    assert any(seconds("-m", "difflm_core.cli", "--help") < longest for _ in range(20))
 
 
 @pytest.mark.parametrize("name", NAMES)
