@@ -282,6 +282,6 @@ def add_key(path: Path, entry: dict[str, Any]) -> None:
     text = yaml.safe_dump({"keys": [*kept, entry]}, sort_keys=False)
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)  # a left one may be open to others
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
-        file.write(text)
+    temporary.touch(mode=0o600, exist_ok=False)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from difflm_core.client.answers import (
@@ -99,12 +98,7 @@ class Client:
         """Use the client in a block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connections."""
         self.close()
 
@@ -152,13 +146,16 @@ class Client:
             ConfigError: an argument is wrong.
             ServiceError: refused, or not to be had in time.
         """
-        import pyarrow as pa
+        from difflm_core.data.source_form import typed_dataframe
 
-        from difflm_core.data.source_form import from_stream, typed_dataframe
-
-        sampling = _sampling(seed, temperature, top_p, conditions)
-        reading = self._reading(model, num_rows, sampling)
-        table = from_stream(pa.Table.from_batches(list(reading.batches())))
+        table = self.sample_table(
+            model,
+            num_rows,
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            conditions=conditions,
+        )
         return typed_dataframe(table, {field.name for field in table.schema if field.nullable})
 
     def sample_table(

@@ -99,7 +99,7 @@ def calibrate(
         noise_BD = latents.noise(
             CALIBRATION_ROWS, seed=seed_of(seed, "calibration"), first=batch * CALIBRATION_ROWS
         )
-        z_BD = None if noise_BD is None else latents.latents(noise_BD)
+        z_BD = latents.latents(noise_BD)
         draw = TokenDraw(CALIBRATION_ROWS, generator)
         decode_tokens(vae.decoder, z_BD, [draw], adjust=calibration)
         biases.append(calibration.bias_V)

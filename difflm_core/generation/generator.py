@@ -28,15 +28,12 @@ from difflm_core.vae.model import TextVae
 class LatentSource(Protocol):
     """Where latents come from."""
 
-    def noise(self, count: int, *, seed: int, first: int) -> Tensor | None:
-        """Noise [B, D] of the rows `first .. first + count - 1` of the table of `seed`.
-
-        None decodes without latents.
-        """
+    def noise(self, count: int, *, seed: int, first: int) -> Tensor:
+        """Noise [B, D] of the rows `first .. first + count - 1` of the table of `seed`."""
         ...
 
-    def latents(self, noise_BD: Tensor) -> Tensor:
-        """Latents [B, D] from noise, row by row."""
+    def latents(self, noise_BD: Tensor) -> Tensor | None:
+        """Latents [B, D] from noise, row by row; None decodes without latents."""
         ...
 
 
@@ -123,10 +120,9 @@ class Generator:
             self.latents.noise(attempt.draw.num_rows, seed=attempt.noise_seed, first=attempt.first)
             for attempt in attempts
         ]
-        known = [noise_BD for noise_BD in noises if noise_BD is not None]
         parts = decode_tokens(
             self.vae.decoder,
-            self.latents.latents(torch.cat(known)) if known else None,
+            self.latents.latents(torch.cat(noises)),
             [attempt.draw for attempt in attempts],
             adjust=self._adjust if self._slot_bias else None,
             between_slots=between_slots,
@@ -186,10 +182,11 @@ class PriorLatents:
 class NoLatents:
     """No latents: the language model alone; for ablation."""
 
-    def noise(self, count: int, *, seed: int, first: int) -> None:
-        """None."""
-        del count, seed, first
+    def noise(self, count: int, *, seed: int, first: int) -> Tensor:
+        """Noise of no dimensions."""
+        del seed, first
+        return torch.empty(count, 0)
 
-    def latents(self, noise_BD: Tensor) -> Tensor:
-        """Never asked for."""
-        raise NotImplementedError
+    def latents(self, noise_BD: Tensor) -> None:
+        """None."""
+        del noise_BD
