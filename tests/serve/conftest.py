@@ -8,7 +8,7 @@ import pytest
 
 from difflm_core.api import DiffLM
 from tests.people import SETTINGS, make_people, people_config
-from tests.serve.browsing import CHROMIUM, FLAGS
+from tests.serve.browsing import CHROMIUM, FLAGS, Visit
 from tests.serve.servers import make_service, served
 
 KINDS = ['say "hi"', "one,\r\ntwo", "übér ✓", " lead", "plain"]
@@ -94,3 +94,34 @@ def browser():
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def fake_service():
+    from tests.serve.fake_service import Fake, application, serving
+
+    fake = Fake()
+    with serving(application(fake)) as address:
+        fake.address = address
+        yield fake
+
+
+@pytest.fixture
+def fake(fake_service):
+    """A service for the page, told what to do."""
+    fake_service.reset()
+    return fake_service
+
+
+@pytest.fixture
+def visit(browser, fake):
+    """Opens tabs; at the end none may have complained, or asked another host."""
+    visits = []
+
+    def new(address=None, **options):
+        visits.append(Visit(browser, address or fake.address, **options))
+        return visits[-1]
+
+    yield new
+    for each in visits:
+        each.close()

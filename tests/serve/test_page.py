@@ -1,4 +1,4 @@
-"""The page in a browser, against a service that answers as the real one does."""
+"""The page in a browser: models, rows, conditions, downloads and jobs."""
 
 import io
 import json
@@ -10,10 +10,7 @@ import pytest
 
 from components.serving import schemas
 from tests.serve.browsing import (
-    PHONE,
-    Visit,
     add_condition,
-    alert,
     finished,
     generate,
     made_width,
@@ -24,36 +21,6 @@ from tests.serve.browsing import (
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 GENERATE = "/v1/models/adult/generate"
-
-
-@pytest.fixture(scope="module")
-def service():
-    from tests.serve.fake_service import Fake, application, serving
-
-    fake = Fake()
-    with serving(application(fake)) as address:
-        fake.address = address
-        yield fake
-
-
-@pytest.fixture
-def fake(service):
-    service.reset()
-    return service
-
-
-@pytest.fixture
-def visit(browser, fake):
-    """Opens tabs; at the end none may have complained, or asked another host."""
-    visits = []
-
-    def new(address=None, **options):
-        visits.append(Visit(browser, address or fake.address, **options))
-        return visits[-1]
-
-    yield new
-    for each in visits:
-        each.close()
 
 
 def test_a_model_is_shown_with_its_quality_and_columns(visit, fake):
@@ -309,118 +276,6 @@ def test_a_download_holds_the_rows_that_are_shown(visit, fake, name, form, endin
     assert frame["age"].astype(str).tolist()[:200] == shown
 
 
-def test_a_key_is_asked_for_and_kept_in_the_session(visit, fake):
-    from tests.serve.fake_service import KEY
-
-    fake.key_required = True
-    tab = visit()
-    page = tab.open()
-    page.wait_for_selector("#key-dialog[open]")
-    assert page.get_attribute("#key", "type") == "password"
-    page.fill("#key", "wrong")
-    page.keyboard.press("Enter")
-    until(page, "document.getElementById('key-reason').textContent === 'This key is not known.'")
-    page.fill("#key", KEY)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#columns:not([hidden])")
-    generate(page, 50)
-    finished(page)
-    assert page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [
-        1,
-        0,
-        "",
-    ]
-    assert KEY not in page.url + page.content()
-    page.click("#repeat summary")
-    assert "Bearer $DIFFLM_KEY" in page.text_content("#snippets")
-    page.reload()
-    page.wait_for_selector("#columns:not([hidden])")
-    page.click("#forget-key")
-    page.wait_for_selector("#key-dialog[open]")
-    page.click("#key-cancel")
-    assert alert(page) == "This key is not known."
-
-
-def test_a_model_that_the_key_does_not_open_is_named(visit, fake):
-    fake.forbidden = {"visits"}
-    page = visit().open_ready()
-    page.select_option("#model", "visits")
-    assert alert(page) == "No access to visits. This key does not open it."
-    assert page.input_value("#model") == "adult"
-    assert page.text_content("h1") == "New rows of adult"
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_service_says_when_to_try_again(visit, fake, status):
-    from tests.serve.fake_service import Refusal
-
-    fake.refusals = [Refusal(status, "Too busy; try again in 2 s.", retry_after=2)]
-    page = visit().open_ready()
-    generate(page, 50)
-    assert alert(page) == "Too busy; try again in 2 s."
-    assert page.is_disabled("#retry")
-    assert re.fullmatch(r"Try again in [12] s", page.text_content("#retry"))
-    page.wait_for_selector("#retry:not([disabled])")
-    assert page.text_content("#retry") == "Try again"
-    page.click("#retry")
-    finished(page)
-    assert page.locator("#trouble").is_hidden()
-    first, second = fake.bodies(GENERATE)
-    assert first == second
-
-
-def test_a_broken_stream_keeps_what_came(visit, fake):
-    fake.break_after, fake.delay = 200, 0.02
-    page = visit().open_ready()
-    generate(page, 1000, None)
-    text = alert(page)
-    kept = page.locator("#rows tbody tr").count()
-    assert 0 < kept <= 200
-    assert text.startswith(f"The connection broke after {kept} of 1,000 rows. They are kept here")
-    fake.break_after = None
-    page.click("#retry")
-    until(page, "document.getElementById('rows-note').textContent.startsWith('1,000')")
-    # The rows of the table that broke, not of another one.
-    assert [body["seed"] for body in fake.bodies(GENERATE)] == [None, 4711]
-
-
-def test_what_the_service_finds_wrong_stands_beside_its_input(visit, fake):
-    page = visit().open_ready()
-    age = add_condition(page, "age")
-    age.get_by_label("From").fill("50")
-    age.get_by_label("To").fill("40")
-    generate(page, 50)
-    assert alert(page) == "The request has 1 wrong value."
-    assert age.locator(".problem").text_content() == "min is above max."
-    assert age.get_by_label("From").get_attribute("aria-invalid") == "true"
-    assert age.get_by_label("From").evaluate("input => input === document.activeElement")
-    assert page.get_by_label("From").get_attribute("aria-describedby") == age.locator(
-        ".problem"
-    ).get_attribute("id")
-    age.get_by_label("To").fill("60")
-    page.click("#generate")
-    finished(page)
-    assert age.locator(".problem").text_content() == ""
-    assert page.locator("#trouble").is_hidden()
-
-
-def test_what_the_page_finds_wrong_is_not_sent(visit, fake):
-    page = visit().open_ready()
-    generate(page, 0, 2**31)
-    assert page.text_content("#count-problem") == "A whole number from 1 to 10,000,000."
-    assert page.text_content("#seed-problem") == "At most 2,147,483,647."
-    assert page.evaluate("document.activeElement.id") == "count"
-    page.fill("#count", "10")
-    page.fill("#seed", "1")
-    page.click("#advanced summary")
-    page.fill("#top_p", "2")
-    page.click("#advanced summary")
-    page.click("#generate")
-    assert page.locator("#top_p-problem").text_content() == "At most 1."
-    assert page.evaluate("document.activeElement.id") == "top_p"  # what was closed has opened
-    assert fake.bodies(GENERATE) == []
-
-
 def test_a_large_table_is_a_job(visit, fake):
     fake.rows_per_request, fake.job_speed = 2000, 2000
     page = visit().open_ready()
@@ -528,147 +383,6 @@ def test_another_model_ends_the_rows_of_the_first(visit, fake):
     assert page.text_content("#alert") == ""
 
 
-def test_by_keyboard_alone(visit, fake):
-    page = visit().open_ready()
-    press = page.keyboard.press
-
-    def focused():
-        return page.evaluate(
-            "(() => { const e = document.activeElement; return e.id || e.textContent.trim() })()"
-        )
-
-    def tab_to(wanted, at_most=40):
-        for _ in range(at_most):
-            press("Tab")
-            if focused() == wanted:
-                # What has the focus is seen to have it.
-                outline = "getComputedStyle(document.activeElement).outline"
-                assert "solid 3px" in page.evaluate(outline)
-                return
-        raise AssertionError(f"never came to {wanted}; last at {focused()}")
-
-    press("Tab")
-    assert focused() == "Skip to rows and figures"
-    for wanted in ("model", "count"):
-        press("Tab")
-        assert focused() == wanted
-    press("Control+a")
-    page.keyboard.type("60")
-    press("Tab")
-    page.keyboard.type("3")
-    press("Tab")
-    assert focused() == "condition-column"
-    page.keyboard.type("sex")
-    press("Tab")
-    press("Enter")  # Add: the focus goes to the first choice
-    press("Space")
-    tab_to("generate")
-    press("Enter")
-    finished(page)
-    body = fake.bodies(GENERATE)[0]
-    assert (body["count"], body["seed"], body["conditions"]) == (60, 3, {"sex": "Male"})
-    assert focused() == "generate"
-    tab_to("rows-scroll")  # scrolls by keys
-    press("Tab")
-    assert focused() == "CSV"
-    with page.expect_download():
-        press("Enter")
-    assert focused() == "CSV"
-    tab_to("Repeat it elsewhere")
-    press("Enter")
-    assert page.get_by_role("button", name="Copy: curl").is_visible()
-    tab_to("Read it")
-
-
-def test_the_skip_link_leads_to_the_content(visit):
-    page = visit().open_ready()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "content"
-    assert "model=adult" in page.url  # the view stays in the address
-
-
-def test_every_input_has_a_name(visit, fake):
-    fake.rows_per_request = 100
-    page = visit().open_ready("#model=visits")
-    for column in ("reason", "arrived", "cost"):
-        add_condition(page, column)
-    names = """() => [...document.querySelectorAll('input, select, button, progress')]
-        .filter((e) => !e.labels?.length && !e.ariaLabel && !e.textContent.trim())
-        .filter((e) => e.id !== 'retry' && e.id !== 'rows-more').map((e) => e.outerHTML)"""
-    assert page.evaluate(names) == []
-    assert page.locator("svg:not([role=img][aria-label])").count() == 0
-    twice = "(ids => ids.filter((id, at) => ids.indexOf(id) !== at))"
-    assert page.evaluate(f"{twice}([...document.querySelectorAll('[id]')].map(e => e.id))") == []
-
-
-def test_a_phone_needs_no_scrolling_sideways(visit):
-    page = visit(viewport=PHONE, has_touch=True, is_mobile=True).open_ready("#model=visits")
-    for column in ("reason", "arrived", "day", "hour", "cost"):
-        add_condition(page, column)
-    page.click("#advanced summary")
-    generate(page, 100)
-    finished(page)
-    page.click("#repeat summary")
-    page.click("#card summary")
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
-    # The table scrolls in a region of its own.
-    assert page.evaluate(
-        "(e => e.scrollWidth > e.clientWidth)(document.querySelector('#rows-scroll'))"
-    )
-    page.click("text=See the rows")
-    until(page, "Math.abs(document.getElementById('rows').getBoundingClientRect().top) < 60")
-    assert page.evaluate("document.activeElement.id") == "rows-title"
-
-
-CONTRAST = """() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const color = rgb(getComputedStyle(e).backgroundColor);
-      if (color[3] !== 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  const faint = [];
-  for (const e of document.querySelectorAll('body *')) {
-    const text = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    if (!text || !e.checkVisibility() || e.disabled || e.closest('.hidden')) continue;
-    const style = getComputedStyle(e);
-    const color = rgb(e instanceof SVGElement ? style.fill : style.color);
-    const [a, b] = [light(color), light(ground(e))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) faint.push([e.className, e.textContent.slice(0, 30)]);
-  }
-  return faint;
-}"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_has_enough_contrast(visit, fake, scheme):
-    from tests.serve.fake_service import Refusal
-
-    page = visit(color_scheme=scheme).open_ready()
-    generate(page, 50)
-    finished(page)
-    page.click("#repeat summary")
-    page.click("#card summary")
-    fake.refusals = [Refusal(500, "Something broke.")]
-    page.click("#generate")
-    alert(page)
-    generate(page, 0)
-    assert page.evaluate(CONTRAST) == []
-    dark = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(dark) == {"light": "rgb(246, 247, 249)", "dark": "rgb(15, 20, 27)"}[scheme]
-
-
-def test_motion_is_left_out_on_request(visit):
-    page = visit(reduced_motion="reduce").open_ready()
-    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
-
-
 def test_behind_a_prefix(visit, fake):
     from tests.serve.fake_service import application, serving
 
@@ -704,31 +418,3 @@ def test_the_snippets_are_code(visit, fake):
     }
     body = re.search(r"-d '(.*)'", codes[0])[1]
     schemas.GenerateRequest.model_validate(json.loads(body))
-
-
-def test_trouble_is_seen_wherever_the_page_was_scrolled(visit, fake):
-    from tests.serve.fake_service import Refusal
-
-    for options in ({}, {"viewport": PHONE}):
-        fake.refusals = [Refusal(500, "Something broke.")]
-        page = visit(**options).open_ready()
-        page.evaluate("document.getElementById('card').scrollIntoView({behavior: 'instant'})")
-        page.evaluate("document.getElementById('form').requestSubmit()")
-        alert(page)
-        box = "document.getElementById('trouble').getBoundingClientRect()"
-        until(page, f"{box}.top >= 0 && {box}.bottom <= innerHeight")
-
-
-def test_a_question_for_the_key_that_was_closed_can_be_asked_again(visit, fake):
-    from tests.serve.fake_service import KEY
-
-    fake.key_required = True
-    page = visit().open()
-    page.wait_for_selector("#key-dialog[open]")
-    page.keyboard.press("Escape")
-    alert(page)
-    page.click("#retry")
-    page.fill("#key", KEY)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#columns:not([hidden])")
-    assert page.locator("#trouble").is_hidden()
