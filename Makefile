@@ -11,7 +11,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 LOCK  := requirements.lock
 # All extras for running the software; components/images/install.sh takes the same ones.
-EXTRAS := eval,train,ray,tracking,kfp,serve,client,s3,gcs
+EXTRAS := eval,train,pretrained,ray,tracking,kfp,serve,client,s3,gcs
 # What `make test` leaves out: long tests, and tests that need a GPU, a browser, or start a Ray
 # instance.
 TESTS := not slow and not gpu and not ray and not browser
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	  echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,train,ray,tracking,kfp,serve,client,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(LOCK) -e '.[eval,train,pretrained,ray,tracking,kfp,serve,client,dev]'
 	@touch $@
 
 demo: setup  ## Adult from table to report: all six stages, then open the report

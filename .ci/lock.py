@@ -6,7 +6,7 @@ from pathlib import Path
 
 HEADER = """\
 # Exact versions for `pip install -c requirements.lock`, every transitive dependency of the extras
-# eval, train, ray, tracking, kfp, serve, s3, gcs and dev included. Written by `make lock`: what is
+# eval, train, pretrained, ray, tracking, kfp, serve, s3, gcs and dev included. Written by `make lock`: what is
 # installed in .venv, where the tests pass, keeps its version; the rest is what pip resolves beside
 # it. No index, no path, no hash, so that pip's own configuration decides where packages come from.
 """

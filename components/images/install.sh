@@ -21,7 +21,7 @@ TEXT
 }
 
 # The Makefile locks the same extras (EXTRAS).
-EXTRAS=eval,train,ray,tracking,kfp,serve,client,s3,gcs
+EXTRAS=eval,train,pretrained,ray,tracking,kfp,serve,client,s3,gcs
 # The only packages that are published as sources. They are pure Python: DeepSpeed builds no
 # operator when DS_BUILD_OPS is 0. Everything else must come as a wheel, so nothing is compiled.
 SOURCES=deepspeed,kfp-server-api

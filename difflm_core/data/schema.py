@@ -42,6 +42,17 @@ class ColumnKind(StrEnum):
     IDENTIFIER = "identifier"
     TEXT = "text"
     CONSTANT = "constant"
+    # The one column of a corpus of documents; its values are whole records.
+    JSON = "json"
+    CODE = "code"
+
+
+class DataKind(StrEnum):
+    """What a record is: a row of a table, a JSON document, or a piece of code."""
+
+    TABLE = "table"
+    JSON = "json"
+    CODE = "code"
 
 
 CANONICAL_TYPES: dict[ColumnKind, pa.DataType] = {
@@ -55,12 +66,17 @@ CANONICAL_TYPES: dict[ColumnKind, pa.DataType] = {
     ColumnKind.IDENTIFIER: pa.string(),
     ColumnKind.TEXT: pa.string(),
     ColumnKind.CONSTANT: pa.string(),
+    ColumnKind.JSON: pa.string(),
+    ColumnKind.CODE: pa.string(),
 }
 
 NUMERIC_KINDS = (ColumnKind.INTEGER, ColumnKind.FLOAT)
 TEMPORAL_KINDS = (ColumnKind.DATETIME, ColumnKind.DATE, ColumnKind.TIME)
 # Made anew, or repeated; a table of these alone has nothing to learn.
 NOT_LEARNED = (ColumnKind.IDENTIFIER, ColumnKind.CONSTANT)
+DOCUMENT_KINDS = (ColumnKind.JSON, ColumnKind.CODE)
+# Name of the column that holds the documents of a corpus.
+DOCUMENT_COLUMNS = {DataKind.JSON: "document", DataKind.CODE: "code"}
 
 NumberStyle = Literal["plain", "point", "fixed"]
 
@@ -88,6 +104,7 @@ class Column(BaseModel):
         true_value: Spelling of true of a boolean stored as text.
         false_value: Spelling of false of a boolean stored as text.
         distinct: Number of distinct values found (approximate when large); information only.
+        json_schema: JSON Schema (draft 2020-12) of the documents of a `json` column.
         note: A remark of the inference for the person who reads the schema.
     """
 
@@ -108,6 +125,7 @@ class Column(BaseModel):
     true_value: str | None = None
     false_value: str | None = None
     distinct: int | None = Field(default=None, ge=0)
+    json_schema: dict[str, Any] | None = None
     note: str | None = None
 
     @property
@@ -148,6 +166,7 @@ class Column(BaseModel):
             "pattern": kind is ColumnKind.IDENTIFIER,
             "value": kind is ColumnKind.CONSTANT,
             "true_value": kind is ColumnKind.BOOLEAN,
+            "json_schema": kind is ColumnKind.JSON,
             "minimum": kind in NUMERIC_KINDS + TEMPORAL_KINDS,
             "maximum": kind in NUMERIC_KINDS + TEMPORAL_KINDS,
         }
@@ -197,6 +216,12 @@ class Schema(BaseModel):
         return tuple(column.name for column in self.columns)
 
     @property
+    def data_kind(self) -> DataKind:
+        """What a record is."""
+        kind = self.columns[0].kind
+        return DataKind(kind.value) if kind in DOCUMENT_KINDS else DataKind.TABLE
+
+    @property
     def arrow_schema(self) -> pa.Schema:
         """Canonical Arrow schema of the records."""
         return pa.schema([(column.name, column.arrow_type) for column in self.columns])
@@ -236,6 +261,13 @@ class Schema(BaseModel):
             if name in seen:
                 raise ValueError(f"column name {name!r} appears twice; make the names unique")
             seen.add(name)
+        if len(self.columns) > 1:
+            for column in self.columns:
+                if column.kind in DOCUMENT_KINDS:
+                    raise ValueError(
+                        f"column {column.name!r} of kind '{column.kind}' holds whole records and "
+                        "must be the only one; remove the others, or change its kind"
+                    )
         if self.target is not None and self.target not in seen:
             raise ValueError(absent_name(self.target, self.names, what="target column"))
         return self
