@@ -6,9 +6,10 @@ from pathlib import Path
 
 HEADER = """\
 # Exact versions for `pip install -c requirements.lock`, every transitive dependency of the extras
-# eval, train, pretrained, ray, tracking, kfp, serve, s3, gcs and dev included. Written by `make lock`: what is
-# installed in .venv, where the tests pass, keeps its version; the rest is what pip resolves beside
-# it. No index, no path, no hash, so that pip's own configuration decides where packages come from.
+# eval, train, pretrained, ray, tracking, kfp, serve, s3, gcs and dev included. Written by `make
+# lock`: what is installed in .venv, where the tests pass, keeps its version; the rest is what pip
+# resolves beside it. No index, no path, no hash, so that pip's own configuration decides where
+# packages come from.
 """
 # Build tools, and the project itself.
 LEFT_OUT = {"difflm-on-ray", "pip", "setuptools", "wheel"}
