@@ -21,7 +21,7 @@ TIME_MAJOR = "time_major"
 
 
 class TimeMajorLayer(DynamicLayer):
-    """Keys and values of one layer in buffers of the final length, written in place."""
+    """Keys and values of one layer in buffers that are written in place, and grow if they must."""
 
     def __init__(self, length: int) -> None:
         """Reserve `length` positions, allocated when the first keys arrive."""
@@ -39,10 +39,20 @@ class TimeMajorLayer(DynamicLayer):
             self.keys = key_states.new_empty(self.length, batch, heads, width)
             self.values = value_states.new_empty(self.length, batch, heads, width)
         end = self.used + key_states.shape[2]
+        if end > self.length:
+            self._grow(max(end, 2 * self.length))
         self.keys[self.used : end] = key_states.permute(2, 0, 1, 3)
         self.values[self.used : end] = value_states.permute(2, 0, 1, 3)
         self.used = end
         return self.keys[None, :end], self.values[None, :end]
+
+    def _grow(self, length: int) -> None:
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_empty(length, *old.shape[1:])
+            new[: self.used] = old[: self.used]
+            setattr(self, name, new)
+        self.length = length
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Only keep the `indices` of the batch."""
@@ -71,12 +81,16 @@ def time_major_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention of queries [B, H, n, K], the last n positions of a time-major cache.
 
+    Several query heads may share a head of keys and values. A mask [B, 1, n, t] is only looked at
+    where rows are padded.
+
     Returns:
         Output of shape [B, n, H, K]; no attention weights.
     """
     if key.dim() == 4:
-        if query.dtype == torch.bfloat16 and query.device.type == "cpu":
-            # The fused kernel's bfloat16 gradient is many times slower than its float32 one.
+        if query.device.type == "cpu":
+            # The fused kernel's bfloat16 gradient is many times slower than its float32 one. Models
+            # that rotate queries and keys have these in float32 anyway.
             query, key, value = query.float(), key.float(), value.float()
         with torch.autocast(query.device.type, enabled=False):
             return sdpa_attention_forward(
@@ -95,10 +109,31 @@ def time_major_attention(
     outputs: list[Tensor] = []
     for n in range(num_queries):
         visible = length - num_queries + n + 1
-        scores = torch.linalg.vecdot(keys[:visible], query[None, :, :, n] * scale)
-        weights = scores.softmax(dim=0)
-        outputs.append((weights[..., None] * values[:visible]).sum(dim=0))
+        hidden_tB = None
+        if attention_mask is not None and attention_mask.dtype == torch.bool:
+            hidden_tB = ~attention_mask[:, 0, n, :visible].T
+        outputs.append(
+            _attend(query[:, :, n] * scale, keys[:visible], values[:visible], hidden_tB)
+        )
     return torch.stack(outputs, dim=1), None
+
+
+def _attend(
+    query_BHK: Tensor, keys_tBHK: Tensor, values_tBHK: Tensor, hidden_tB: Tensor | None
+) -> Tensor:
+    """What one query of each row and head sees, shape [B, H, K]."""
+    batch, num_heads, width = query_BHK.shape
+    shared = num_heads // keys_tBHK.shape[2]
+    if shared > 1:  # grouped queries: heads of keys by queries of each
+        query_BHK = query_BHK.view(batch, -1, shared, width)
+        keys_tBHK, values_tBHK = keys_tBHK[:, :, :, None], values_tBHK[:, :, :, None]
+    scores = torch.linalg.vecdot(keys_tBHK, query_BHK[None])
+    if hidden_tB is not None:
+        shape = (*hidden_tB.shape, *[1] * (scores.dim() - 2))
+        scores = scores.masked_fill(hidden_tB.view(shape), float("-inf"))
+    weights = scores.softmax(dim=0)
+    seen = (weights[..., None] * values_tBHK).sum(dim=0)
+    return seen.reshape(batch, num_heads, width)
 
 
 AttentionInterface.register(TIME_MAJOR, time_major_attention)
