@@ -18,7 +18,7 @@ from difflm_core.config import VaeConfig
 from difflm_core.data.canonical import to_canonical
 from difflm_core.data.inference import infer_schema
 from difflm_core.engines import OptimizerOptions, TorchEngine
-from difflm_core.stages.train_vae import build_vae
+from difflm_core.stages.untrained import build_vae
 from difflm_core.training import LoopOptions, Phase, TrainingLoop
 from difflm_core.vae.batches import RecordShard, TrainingBatches, fixed_ids
 from difflm_core.vae.training import hidden_matrices, score_language_model

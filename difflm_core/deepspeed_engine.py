@@ -18,7 +18,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from typing_extensions import override
 
-from difflm_core.engines import ADAM_BETAS, Engine, OptimizerOptions, Sharding, Weights
+from difflm_core.engines import (
+    ADAM_BETAS,
+    Engine,
+    OptimizerOptions,
+    Sharding,
+    Weights,
+    trained_parameters,
+)
 from difflm_core.parallel import Worker
 
 STATES = ("exp_avg", "exp_avg_sq")
@@ -39,12 +46,14 @@ class DeepSpeedEngine(Engine):
         self._worker = worker
         self._num_parts = num_parts
         self._shards_weights = sharding.zero_stage == 3
-        self._lr = options.lr
-        self._parameters = dict(module.named_parameters())
+        self._parameters = trained_parameters(module)
         # Parameters that join later have an optimizer of their own: its steps begin then.
-        late = [name for name in self._parameters if name.startswith(options.late)]
-        early = [name for name in self._parameters if not name.startswith(options.late)]
-        self._groups = [names for names in (early, late) if names]
+        groups: dict[tuple[bool, float], list[str]] = {}
+        for name in self._parameters:
+            key = (name.startswith(options.late), options.lr_of(name))
+            groups.setdefault(key, []).append(name)
+        self._groups = [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+        self._lrs = [options.lr_of(names[0]) for names in self._groups]
         self._trained = [False] * len(self._groups)
         self._rates = [0.0] * len(self._groups)
         self._engine = self._initialize(options, sharding)
@@ -134,8 +143,8 @@ class DeepSpeedEngine(Engine):
 
     @override
     def step(self, rate: float) -> float:
-        for group, factor in zip(self._zero.param_groups, self._rates, strict=True):
-            group["lr"] = self._lr * rate * factor
+        for group, lr, factor in zip(self._zero.param_groups, self._lrs, self._rates, strict=True):
+            group["lr"] = lr * rate * factor
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
 

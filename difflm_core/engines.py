@@ -38,6 +38,8 @@ class OptimizerOptions:
         clip_norm: Largest norm of the gradient of all parameters together.
         matrices: Names of the parameters that Muon trains; AdamW trains the others.
         late: Beginnings of the names of parameters that only a later phase trains.
+        pretrained: Names of the parameters that do not start at random.
+        pretrained_lr: Learning rate of AdamW for those.
     """
 
     lr: float
@@ -46,6 +48,17 @@ class OptimizerOptions:
     clip_norm: float = 1.0
     matrices: frozenset[str] = frozenset()
     late: tuple[str, ...] = ()
+    pretrained: frozenset[str] = frozenset()
+    pretrained_lr: float = 0.0
+
+    def lr_of(self, name: str) -> float:
+        """AdamW's learning rate of a parameter."""
+        return self.pretrained_lr if name in self.pretrained else self.lr
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that are trained, by name; those of a frozen model are not among them."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,7 @@ class TorchEngine(Engine):
         self._module = module
         self._worker = worker
         self._clip_norm = options.clip_norm
-        self._parameters = dict(module.named_parameters())
+        self._parameters = trained_parameters(module)
         self._optimizers = build_optimizers(self._parameters, options)
         self._lrs = [[g["lr"] for g in o.param_groups] for o in self._optimizers]
 
@@ -261,10 +274,14 @@ def build_optimizers(
     reach a given likelihood in fewer steps with it (benchmarks/optimizer.py, docs/adr/0005).
     """
     matrices = [p for name, p in parameters.items() if name in options.matrices]
-    rest = [p for name, p in parameters.items() if name not in options.matrices]
     decay = options.weight_decay
+    rates: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        if name not in options.matrices:
+            rates.setdefault(options.lr_of(name), []).append(parameter)
+    groups = [{"params": members, "lr": lr} for lr, members in rates.items()]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=options.lr, betas=ADAM_BETAS, weight_decay=decay)
+        torch.optim.AdamW(groups, lr=options.lr, betas=ADAM_BETAS, weight_decay=decay)
     ]
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=options.matrix_lr, weight_decay=decay))

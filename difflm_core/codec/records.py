@@ -75,6 +75,16 @@ class RecordCodec:
         self.num_residuals = sum(field.num_residuals for field in fields.values())
         self.token_share = np.zeros(start) if token_share is None else token_share
 
+    @property
+    def vocab_size(self) -> int:
+        """Token ids in all."""
+        return self.grammar.vocab_size
+
+    @property
+    def tokens_per_record(self) -> float:
+        """Tokens of a record: one for each slot."""
+        return len(self.grammar)
+
     def first_token(self, name: str) -> int:
         """First token id of a column that is learned."""
         return self._slots[name][0].start

@@ -94,6 +94,7 @@ class TextCodec:
         end: Token id that ends a document.
         source: Pretrained model whose tokenizer it is; None: trained on the corpus.
         options: Sizes and checks.
+        tokens_per_record: Tokens of a document, on average.
     """
 
     # Documents have no identifiers, and no residuals beside their tokens (see `RecordCodec`).
@@ -115,6 +116,7 @@ class TextCodec:
         self.end = end
         self.options = options
         self.source = source
+        self.tokens_per_record = 0.0
 
     @classmethod
     def fit(
@@ -142,11 +144,13 @@ class TextCodec:
             tokenizer, end = source.load()
             codec = cls(schema, tokenizer, end=end, options=options, source=source)
             source.require_exact(codec.tokenizer, next(_lists(texts)))
-        if not len(codec.encode(sample.slice(0, TEXTS_AT_ONCE))):
+        found = codec.encode(sample.slice(0, TEXTS_AT_ONCE))
+        if not len(found):
             raise DataError(
                 f"All documents have more than {options.max_tokens} tokens; raise "
                 "codec.max_document_tokens, or take shorter documents (data.field selects a part)."
             )
+        codec.tokens_per_record = round(float(found.lengths.mean()), 1)
         return codec
 
     @property
@@ -230,6 +234,7 @@ class TextCodec:
             "format_version": TEXT_CODEC_FORMAT_VERSION,
             "schema": self.schema.model_dump(mode="json"),
             "end": self.end,
+            "tokens_per_record": self.tokens_per_record,
             "options": asdict(self.options),
             "source": None if self.source is None else asdict(self.source),
         }
@@ -251,13 +256,15 @@ class TextCodec:
                 f"{TEXT_CODEC_FORMAT_VERSION}. Read it with the release that wrote it, or fit "
                 "again."
             )
-        return cls(
+        codec = cls(
             Schema.model_validate(document["schema"]),
             Tokenizer.from_str((directory / _TOKENIZER_JSON).read_text(encoding="utf-8")),
             end=document["end"],
             options=TextCodecOptions(**document["options"]),
             source=TokenizerSource(**document["source"]) if document["source"] else None,
         )
+        codec.tokens_per_record = document["tokens_per_record"]
+        return codec
 
 
 def _lists(values: pa.Array | pa.ChunkedArray) -> Iterator[list[str]]:

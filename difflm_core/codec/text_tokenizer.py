@@ -135,8 +135,8 @@ class TokenizerSource:
         changed = sum(a != b for a, b in zip(texts, decoded, strict=True))
         if changed:
             raise ConfigError(
-                f"codec.tokenizer = {self.model!r}: {changed} of {len(texts)} documents do not come "
-                "back as they were from its tokens. Expected a tokenizer that loses nothing, such "
+                f"codec.tokenizer = {self.model!r}: {changed} of {len(texts)} documents do not "
+                "come back as they were from its tokens. Expected a tokenizer that loses nothing, such "
                 "as a byte-level BPE; choose another model, or train one (codec.tokenizer: null "
                 "with vae.decoder: null)."
             )

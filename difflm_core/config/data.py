@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,10 +12,22 @@ from difflm_core.config.section import Section, Texts
 class DataConfig(Section):
     """Where the real records are, and how to read and split them."""
 
+    kind: Literal["table", "json", "code"] = Field(
+        default="table",
+        description="What a record is: a row of a table, a JSON document, or a piece of Python "
+        "code. Other settings have other defaults for documents (docs/config.md).",
+    )
     source: str | None = Field(
         default=None,
         description="Real records: a path, a glob or a URI (s3://, gs://) of CSV, TSV, JSONL or "
-        "Parquet files, also .gz or .zst. A relative path starts at the working directory.",
+        "Parquet files, also .gz or .zst; of documents also JSON, of code also Python files. A "
+        "relative path starts at the working directory.",
+    )
+    field: str | None = Field(
+        default=None,
+        description="Part of each record that is the document or the code, as a dotted path, such "
+        "as goal or function.code. null: the whole record; of code, the field code, content or "
+        "text.",
     )
     test_source: str | None = Field(
         default=None,
@@ -25,12 +37,13 @@ class DataConfig(Section):
     target: str | None = Field(
         default=None,
         description="Column that a downstream model predicts, for the utility score and the "
-        "schema. null: the schema's target, or none.",
+        "schema; in JSON documents a dotted path, such as category. null: the schema's target, or "
+        "none.",
     )
     schema_path: str | None = Field(
         default=None,
-        description="A schema.json (`difflm schema infer`) or an SDV metadata JSON. "
-        "null: infer the schema from the records.",
+        description="A schema.json (`difflm schema infer`), an SDV metadata JSON, or the JSON "
+        "Schema of documents. null: infer the schema from the records.",
     )
     valid_fraction: float = Field(
         default=0.05,
@@ -93,6 +106,30 @@ class CodecConfig(Section):
         default=512,
         ge=257,
         description="Vocabulary of the byte-level BPE for free text, in tokens.",
+    )
+    max_document_tokens: int = Field(
+        default=512,
+        ge=8,
+        description="Longest document or piece of code, in tokens. Longer ones are left out of the "
+        "training, and counted; generation ends there.",
+    )
+    document_vocab_size: int = Field(
+        default=4096,
+        ge=257,
+        description="Vocabulary of the byte-level BPE that is trained on documents, in tokens.",
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="Tokenizer of documents: path or hub id of a Hugging Face model. null: that of "
+        "`vae.decoder`, or without one, a tokenizer trained on the documents.",
+    )
+    tokenizer_revision: str | None = Field(
+        default=None, description="Commit, branch or tag of the tokenizer on the hub."
+    )
+    code_rules: Literal["parse", "names"] = Field(
+        default="parse",
+        description="What generated code must be: parse: Python that parses; names: also without "
+        "undefined names (needs pyflakes). What is not is made again, and counted.",
     )
     fit_rows: int = Field(
         default=262_144,

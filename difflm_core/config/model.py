@@ -6,7 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from difflm_core.config.section import NOT_IN_FINGERPRINT, Section
+from difflm_core.config.section import NOT_IN_FINGERPRINT, Section, Texts
+
+InjectionName = Literal["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embedding"]
 
 
 class VaeConfig(Section):
@@ -27,10 +29,69 @@ class VaeConfig(Section):
     num_prompts: int = Field(
         default=2, ge=1, description="Soft prompts (or memories) that carry the latent, in tokens."
     )
-    injection: Literal["soft_prompt", "kv_memory", "input_embedding"] = Field(
+    injection: InjectionName = Field(
         default="soft_prompt",
         description="How the latent reaches the decoder: as prompts in front of the record, as "
-        "keys and values in every layer, or added to every token.",
+        "prompts behind learned ones that are always the same, as keys and values in every layer, "
+        "or added to every token.",
+    )
+    decoder: str | None = Field(
+        default=None,
+        examples=["models/mistral-7b"],
+        description="Pretrained language model that writes documents: path of a Hugging Face "
+        "model's folder, or a hub id. null: a compact one, trained from scratch.",
+    )
+    decoder_revision: str | None = Field(
+        default=None, description="Commit, branch or tag of `decoder` on the hub."
+    )
+    decoder_training: Literal["frozen", "lora", "full"] = Field(
+        default="frozen",
+        description="What of `decoder` is trained: frozen: nothing, only the latent's prompts "
+        "(as in the paper); lora: adapters; full: all of it.",
+    )
+    lora_rank: int = Field(default=16, ge=1, description="Rank of the adapters, in dimensions.")
+    lora_alpha: int = Field(
+        default=32, ge=1, description="Scale of the adapters, relative to their rank."
+    )
+    lora_modules: Texts = Field(
+        default=(),
+        examples=[["q_proj", "v_proj"]],
+        description="Names of the layers that have an adapter. Empty: all linear layers.",
+    )
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        default="none",
+        description="How the weights of `decoder` rest in memory (needs bitsandbytes and a GPU).",
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        default="auto",
+        description="Attention kernel of `decoder`. auto: flash attention where it is installed "
+        "and the device has it, else sdpa.",
+    )
+    instruction: str | None = Field(
+        default=None,
+        description="Text that `decoder` reads first; `default` takes the built-in one. For models "
+        "that follow instructions.",
+    )
+    chat_template: bool = Field(
+        default=False,
+        description="Whether the instruction is put as a user's turn of the model's chat template.",
+    )
+    encoder: str | None = Field(
+        default=None,
+        description="Pretrained encoder that reads documents: path of a Hugging Face model's "
+        "folder, or a hub id. null: a compact one, trained from scratch.",
+    )
+    encoder_revision: str | None = Field(
+        default=None, description="Commit, branch or tag of `encoder` on the hub."
+    )
+    encoder_training: Literal["frozen", "full"] = Field(
+        default="full", description="Whether the pretrained encoder is trained, or stays as it is."
+    )
+    pretrained_lr: float = Field(
+        default=1e-4,
+        gt=0,
+        description="Learning rate of AdamW for weights and adapters of pretrained models, per "
+        "step.",
     )
     hide_target: bool = Field(
         default=True,
@@ -123,6 +184,26 @@ class VaeConfig(Section):
             raise ValueError(
                 f"width {self.width} is not a multiple of num_heads {self.num_heads}; every head "
                 "takes an equal part of it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_pretrained(self) -> Self:
+        if self.decoder is None:
+            for name in ("quantization", "instruction", "chat_template", "decoder_revision"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} {getattr(self, name)!r} needs a pretrained model; set decoder to "
+                        "its path or hub id, or leave it out"
+                    )
+        if self.chat_template and self.instruction is None:
+            raise ValueError(
+                "chat_template true needs an instruction; set instruction to a text, or to default"
+            )
+        if self.quantization != "none" and self.decoder_training == "full":
+            raise ValueError(
+                f"quantization {self.quantization!r} does not go with decoder_training 'full': "
+                "quantized weights are not trained; set decoder_training to lora or frozen"
             )
         return self
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from difflm_core.config.data import CodecConfig, DataConfig, SerializeConfig
 from difflm_core.config.model import DiffusionConfig, LatentsConfig, VaeConfig
 from difflm_core.config.output import EvaluateConfig, GenerateConfig
+from difflm_core.config.presets import with_defaults
 from difflm_core.config.section import Section
 from difflm_core.errors import ConfigError
 
@@ -133,6 +135,27 @@ class RunConfig(Section):
         default="runs/default",
         description="Directory or URI of the run; each stage writes a folder in it.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_defaults(cls, values: Any) -> Any:
+        return with_defaults(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        pretrained = {"vae.decoder": self.vae.decoder, "vae.encoder": self.vae.encoder}
+        for key, value in pretrained.items():
+            if value is not None and self.data.kind == "table":
+                raise ValueError(
+                    f"{key} {value!r} is for documents, but data.kind is table; read the rows as "
+                    "documents (data.kind: json), or leave it out"
+                )
+        if self.vae.decoder is not None and self.codec.tokenizer != self.vae.decoder:
+            raise ValueError(
+                f"codec.tokenizer {self.codec.tokenizer!r} is not that of vae.decoder "
+                f"{self.vae.decoder!r}, which reads its own tokens only; leave codec.tokenizer out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_training(self) -> Self:

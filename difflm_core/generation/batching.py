@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import torch
 
+from difflm_core.generation.document_drawing import DocumentDrawing
 from difflm_core.generation.drawing import Drawing, Rejections, Span
-from difflm_core.generation.generator import Generator, require_identifiers
+from difflm_core.generation.generator import SpanGenerator, require_identifiers
 
 MAX_BATCH_ROWS = 1024
 # Fewer rows than this are not spread over several threads.
@@ -60,8 +61,8 @@ class Made:
 class _Job:
     due: float
     number: int
-    generator: Generator = field(compare=False)
-    drawing: Drawing = field(compare=False)
+    generator: SpanGenerator = field(compare=False)
+    drawing: Drawing | DocumentDrawing = field(compare=False)
     asked: float = field(compare=False)
     future: Future[Made] = field(compare=False, default_factory=Future[Made])
     begun: float | None = field(compare=False, default=None)
@@ -100,7 +101,7 @@ class BatchingEngine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, generator: Generator, span: Span, *, served_rows: int = 0) -> Future[Made]:
+    def submit(self, generator: SpanGenerator, span: Span, *, served_rows: int = 0) -> Future[Made]:
         """Ask for a span.
 
         Args:
@@ -122,7 +123,7 @@ class BatchingEngine:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")
-            drawing = Drawing(span, generator.codec)
+            drawing = generator.begin(span)
             job = _Job(now + patience, next(self._numbers), generator, drawing, now)
             heapq.heappush(self._waiting, job)
             self._changed.notify()

@@ -19,7 +19,7 @@ from difflm_core.codec.grammar import Grammar
 from difflm_core.generation.decode import TokenDraw, decode_tokens
 from difflm_core.generation.generator import LatentSource
 from difflm_core.seeds import seed_of
-from difflm_core.vae.model import TextVae
+from difflm_core.vae.model import RecordVae
 
 # The rows' noise stays in the bias, so there are as many as a large table has. Batches keep the
 # memory small, and their biases are averaged.
@@ -84,7 +84,7 @@ def fit_bias(logits_NS: Tensor, target_S: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def calibrate(
-    vae: TextVae,
+    vae: RecordVae,
     grammar: Grammar,
     token_share: npt.NDArray[np.float64],
     latents: LatentSource,

@@ -257,11 +257,11 @@ class _Sampler:
         """One token per row."""
         probabilities_BS = torch.softmax(logits_BS.float() / self.temperature_B1, dim=1)
         if self.top_p_B1 is not None:
-            probabilities_BS = _nucleus(probabilities_BS, self.top_p_B1)
+            probabilities_BS = nucleus(probabilities_BS, self.top_p_B1)
         return even_tokens(probabilities_BS, live_B, self.draws)
 
 
-def _nucleus(probabilities_BS: Tensor, top_p_B1: Tensor) -> Tensor:
+def nucleus(probabilities_BS: Tensor, top_p_B1: Tensor) -> Tensor:
     """Zero all but the most probable tokens whose mass reaches top_p (Holtzman et al. 2020)."""
     ordered, order = probabilities_BS.sort(dim=1, descending=True, stable=True)
     outside = (ordered.cumsum(dim=1) - ordered >= top_p_B1) & (top_p_B1 < 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from difflm_core.codec.records import RecordCodec
+from difflm_core.codec.text import TextCodec
 from difflm_core.diffusion.model import LatentDiffusion, SamplerOptions
 from difflm_core.generation.decode import MIN_PRODUCT_ROWS, decode_tokens
+from difflm_core.generation.document_drawing import DocumentDrawing
 from difflm_core.generation.drawing import Drawing, Rejections, SamplingOptions, Span, spans
 from difflm_core.generation.even import even_normals
 from difflm_core.threads import map_in_order
-from difflm_core.vae.model import TextVae
+from difflm_core.vae.model import RecordVae
 
 
 class LatentSource(Protocol):
@@ -37,12 +39,81 @@ class LatentSource(Protocol):
         ...
 
 
+class SpanGenerator(Protocol):
+    """Makes new records, span by span; a table's rows or documents."""
+
+    @property
+    def codec(self) -> RecordCodec | TextCodec:
+        """Turns tokens into records."""
+        ...
+
+    def begin(self, span: Span) -> Drawing | DocumentDrawing:
+        """Begin a span: nothing is drawn yet."""
+        ...
+
+    def advance(
+        self, drawings: Sequence[Any], between_slots: Callable[[], None] | None = None
+    ) -> None:
+        """Decode the records that `drawings` lack.
+
+        A drawing gets the same records whatever others are beside it.
+
+        Args:
+            drawings: Each lacks at least one record.
+            between_slots: Called before each token of the language model.
+        """
+        ...
+
+
+def generate_batches(
+    generator: SpanGenerator,
+    num_rows: int,
+    options: SamplingOptions,
+    *,
+    start: int = 0,
+    num_threads: int | None = None,
+    rejections: Rejections | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Generate records `start .. start + num_rows - 1` in order.
+
+    Args:
+        generator: Makes them.
+        num_rows: How many.
+        options: How freely.
+        start: Global index of the first record; see `spans`.
+        num_threads: Batches computed at the same time (None: one per core); at most twice as
+            many are in memory.
+        rejections: Collects what was rejected, by column and reason.
+
+    Yields:
+        Canonical record batches of `batch_rows` rows (the last may be shorter).
+
+    Raises:
+        StageError: a record was rejected `max_attempts` times, or hardly any row meets the
+            conditions.
+        DataError: an identifier column has fewer identifiers than rows.
+    """
+    require_identifiers(generator.codec, start + num_rows)
+
+    def draw_alone(span: Span) -> Drawing | DocumentDrawing:
+        drawing = generator.begin(span)
+        while drawing.num_missing:
+            drawing.check_attempts()
+            generator.advance([drawing])
+        return drawing
+
+    for drawing in map_in_order(draw_alone, spans(num_rows, options, start=start), num_threads):
+        if rejections is not None:
+            rejections.update(drawing.rejections)
+        yield drawing.records()
+
+
 class Generator:
-    """Makes new records: noise, latent diffusion, language model, codec."""
+    """Makes new records of a table: noise, latent diffusion, language model, codec."""
 
     def __init__(
         self,
-        vae: TextVae,
+        vae: RecordVae,
         codec: RecordCodec,
         latents: LatentSource,
         bias_V: Tensor | None = None,
@@ -64,57 +135,19 @@ class Generator:
             self._slot_bias = [bias_V[slot.start : slot.stop].to(device) for slot in slots]
 
     def batches(
-        self,
-        num_rows: int,
-        options: SamplingOptions,
-        *,
-        start: int = 0,
-        num_threads: int | None = None,
-        rejections: Rejections | None = None,
+        self, num_rows: int, options: SamplingOptions, **settings: Any
     ) -> Iterator[pa.RecordBatch]:
-        """Generate records `start .. start + num_rows - 1` in order.
+        """Generate records in order; see `generate_batches`."""
+        return generate_batches(self, num_rows, options, **settings)
 
-        Args:
-            num_rows: How many.
-            options: How freely.
-            start: Global index of the first record; see `spans`.
-            num_threads: Batches computed at the same time (None: one per core); at most twice as
-                many are in memory.
-            rejections: Collects what was rejected, by column and reason.
-
-        Yields:
-            Canonical record batches of `batch_rows` rows (the last may be shorter).
-
-        Raises:
-            StageError: a record was rejected `max_attempts` times, or hardly any row meets the
-                conditions.
-            DataError: an identifier column has fewer identifiers than rows.
-        """
-        require_identifiers(self.codec, start + num_rows)
-        todo = spans(num_rows, options, start=start)
-        for drawing in map_in_order(self._draw_alone, todo, num_threads):
-            if rejections is not None:
-                rejections.update(drawing.rejections)
-            yield drawing.records()
-
-    def _draw_alone(self, span: Span) -> Drawing:
-        drawing = Drawing(span, self.codec)
-        while drawing.num_missing:
-            drawing.check_attempts()
-            self.advance([drawing])
-        return drawing
+    def begin(self, span: Span) -> Drawing:
+        """Begin a span: nothing is drawn yet."""
+        return Drawing(span, self.codec)
 
     def advance(
         self, drawings: Sequence[Drawing], between_slots: Callable[[], None] | None = None
     ) -> None:
-        """Decode the rows that `drawings` lack, all in one batch.
-
-        A drawing gets the same rows whatever others are beside it.
-
-        Args:
-            drawings: Each lacks at least one row.
-            between_slots: Called before each slot of the language model.
-        """
+        """Decode the rows that `drawings` lack, all in one batch; see `SpanGenerator`."""
         attempts = [drawing.next_attempt() for drawing in drawings]
         noises = [
             self.latents.noise(attempt.draw.num_rows, seed=attempt.noise_seed, first=attempt.first)
@@ -135,7 +168,7 @@ class Generator:
         return logits_BS if self._slot_bias is None else logits_BS + self._slot_bias[slot]
 
 
-def require_identifiers(codec: RecordCodec, num_rows: int) -> None:
+def require_identifiers(codec: RecordCodec | TextCodec, num_rows: int) -> None:
     """Check, before any work, that every row of a table can have its identifiers.
 
     Raises:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from difflm_core.artifacts import Artifact, Corpus, FileEntry
-    from difflm_core.codec.records import RecordCodec
+    from difflm_core.codec.loading import AnyCodec
     from difflm_core.data.schema import Schema
 
 SCHEMA_FILE = "schema.json"
@@ -74,9 +74,9 @@ def load_schema(artifact: Artifact) -> Schema:
     return Schema.load(artifact.path(SCHEMA_FILE))
 
 
-def load_codec(artifact: Artifact) -> RecordCodec:
+def load_codec(artifact: Artifact) -> AnyCodec:
     """The codec of a corpus or of a model."""
-    from difflm_core.codec.records import RecordCodec
+    from difflm_core.codec.loading import load_codec as load
 
     with artifact.local(CODEC_FOLDER) as folder:
-        return RecordCodec.load(folder)
+        return load(folder)

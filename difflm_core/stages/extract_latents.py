@@ -6,6 +6,7 @@ scaler.safetensors               mean and std of the aggregate posterior
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,9 @@ from difflm_core.stages.corpus import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from difflm_core.codec.records import RecordCodec
+    from difflm_core.codec.loading import AnyCodec
     from difflm_core.latents import LatentBatch
-    from difflm_core.vae.model import TextVae
+    from difflm_core.vae.model import Rows, TextVae
 
 SPLITS = ("train", "valid")
 
@@ -98,27 +99,51 @@ class _Encode:
 
 
 def encode_records(
-    vae: TextVae, codec: RecordCodec, records: pa.Table, *, batch_rows: int, seed: tuple[int, int]
+    vae: TextVae, codec: AnyCodec, records: pa.Table, *, batch_rows: int, seed: tuple[int, int]
 ) -> LatentBatch:
-    """Posteriors of `records`; repeated values are spread over their rank by `seed`."""
+    """Posteriors of `records`; repeated values are spread over their rank by `seed`.
+
+    Documents that are too long have none.
+    """
     import torch
 
     from difflm_core.latents import LatentBatch
-    from difflm_core.seeds import numpy_generator
     from difflm_core.threads import map_in_order
 
     device = next(vae.parameters()).device
-    ids_NT = torch.from_numpy(
-        codec.encode(records, numpy_generator(seed[0], "extract", seed[1])).ids
-    )
 
-    def posterior(ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def posterior(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.inference_mode():
-            mean_BD, logvar_BD = vae.posterior(ids_BT.long().to(device))
+            mean_BD, logvar_BD = vae.posterior(rows.to(device))
             return mean_BD.cpu(), (0.5 * logvar_BD).exp().cpu()
 
-    means, stds = zip(*map_in_order(posterior, ids_NT.split(batch_rows)), strict=True)
+    batches = _batches(vae, codec, records, batch_rows, seed)
+    empty = torch.empty(0, vae.latent_dim)
+    parts = [(empty, empty), *map_in_order(posterior, batches)]
+    means, stds = zip(*parts, strict=True)
     return LatentBatch(torch.cat(means), torch.cat(stds))
+
+
+def _batches(
+    vae: TextVae, codec: AnyCodec, records: pa.Table, batch_rows: int, seed: tuple[int, int]
+) -> Iterator[Rows]:
+    import numpy as np
+    import torch
+
+    from difflm_core.codec.text import TextCodec
+    from difflm_core.seeds import numpy_generator
+    from difflm_core.vae.document_model import DocumentVae
+    from difflm_core.vae.document_rows import DocumentReader
+
+    if isinstance(codec, TextCodec):
+        tokenizer = vae.encoder_tokenizer if isinstance(vae, DocumentVae) else None
+        documents = DocumentReader(codec, tokenizer).read(records)
+        for first in range(0, len(documents), batch_rows):
+            yield documents.rows(np.arange(first, min(first + batch_rows, len(documents))))
+        return
+    ids_NT = codec.encode(records, numpy_generator(seed[0], "extract", seed[1])).ids
+    for part in torch.from_numpy(ids_NT).split(batch_rows):
+        yield part.long()
 
 
 STAGE = Stage(extract_latents, version=1)

@@ -36,7 +36,7 @@ def generate(ctx: StageContext, cfg: GenerateConfig, generator: GeneratorBundle)
     shards = plan_shards(ctx, cfg, num_rows)
     done = sum(s.payload["num_rows"] for s in shards if storage.exists(s.output))
     make_worker = _Generate(generator, cfg, ctx.seed, ctx.runtime)
-    tokens = {"tokens": len(codec.grammar)}
+    tokens = {"tokens": codec.tokens_per_record}
     with ctx.progress.track("Generating records", num_rows, initial=done, contents=tokens) as bar:
         ctx.launcher.map_shards(make_worker, shards, ctx.runtime.num_workers, bar.advance)
     rejections = read_ledgers(shard.payload["ledger"] for shard in shards)

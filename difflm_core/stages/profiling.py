@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from difflm_core import storage
 from difflm_core.artifacts import WORK_FOLDER
 from difflm_core.parallel import Launcher, LocalLauncher, OnRows, Shard, ShardWorker
 
 if TYPE_CHECKING:
+    from difflm_core.data.json_schema import DocumentProfile
     from difflm_core.data.profile import TableProfile
     from difflm_core.data.readers import Source
-    from difflm_core.data.schema import Schema
+    from difflm_core.data.schema import DataKind, Schema
     from difflm_core.stage import StageContext
 
 
@@ -51,13 +52,15 @@ class Profiler:
         target: Target column.
         declared: What is known of the schema.
         missing_values: Spellings that mean "missing" in every column.
+        kind: What the records are.
     """
 
     target: str | None
     declared: Schema | None
     missing_values: tuple[str, ...]
+    kind: DataKind
 
-    def run(self, ctx: StageContext, name: str, source: Source) -> tuple[TableProfile, list[Piece]]:
+    def run(self, ctx: StageContext, name: str, source: Source) -> tuple[Any, list[Piece]]:
         """Profile a source.
 
         Args:
@@ -91,10 +94,14 @@ class Profiler:
             whole.merge(profile)
         return whole, pieces
 
-    def begin(self, source: Source) -> TableProfile:
+    def begin(self, source: Source) -> TableProfile | DocumentProfile:
         """The empty profile of a source."""
         from difflm_core.data.inference import begin_profile
+        from difflm_core.data.json_schema import DocumentProfile
+        from difflm_core.data.schema import DataKind
 
+        if self.kind is not DataKind.TABLE:
+            return DocumentProfile(self.kind)
         return begin_profile(source, self.target, self.declared, self.missing_values)
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from difflm_core.artifacts import Corpus
-from difflm_core.config import DataConfig, SerializeConfig
+from difflm_core.config import CodecConfig, DataConfig, SerializeConfig
 from difflm_core.errors import ConfigError, DataError, SchemaError
 from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import CODEC_FOLDER, SCHEMA_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from difflm_core.codec.loading import AnyCodec
     from difflm_core.data.readers import Source
     from difflm_core.data.schema import Schema
 
@@ -26,19 +31,19 @@ def serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
 
 
 def _serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
-    from difflm_core.codec.fields import CodecOptions
-    from difflm_core.codec.records import RecordCodec
-    from difflm_core.data.inference import decide_schema
+    from difflm_core.data.schema import DataKind
     from difflm_core.data.splits import SplitPlan, plan_splits
     from difflm_core.stages.dealing import Dealing
     from difflm_core.stages.profiling import Profiler
 
     data = cfg.data
+    kind = DataKind(data.kind)
     source = open_records(data)
     test_source = _open(data, data.test_source) if data.test_source else None
     declared = _declared(data)
-    profile, pieces = Profiler(data.target, declared, data.missing_values).run(ctx, "rows", source)
-    schema = decide_schema(source, profile, target=data.target, declared=declared)
+    profiler = Profiler(data.target, declared, data.missing_values, kind)
+    profile, pieces = profiler.run(ctx, "rows", source)
+    schema = _decide(data, source, profile, declared)
     plan = plan_splits(
         profile.num_rows,
         valid_fraction=data.valid_fraction,
@@ -52,7 +57,7 @@ def _serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
     dealing = Dealing.of("rows", schema, pieces, plan, num_sampled=cfg.codec.fit_rows, **shared)
     dealing.run(ctx)
     if test_source:
-        found, pieces = Profiler(None, None, ()).run(ctx, "test", test_source)
+        found, pieces = Profiler(None, None, (), kind).run(ctx, "test", test_source)
         sizes["test"] = num_test = found.num_rows
         if not num_test:
             raise DataError(
@@ -60,14 +65,7 @@ def _serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
             )
         all_test = SplitPlan(num_test, num_valid=0, num_test=num_test, seed=ctx.seed)
         Dealing.of("test", schema, pieces, all_test, num_sampled=0, **shared).run(ctx)
-    sample, values = dealing.sample(ctx)
-    options = CodecOptions(
-        digit_base=cfg.codec.digit_base,
-        max_value_tokens=cfg.codec.max_value_tokens,
-        max_text_tokens=cfg.codec.max_text_tokens,
-        text_vocab_size=cfg.codec.text_vocab_size,
-    )
-    codec = RecordCodec.fit(schema, sample, options, values)
+    codec = _fit_codec(cfg.codec, schema, *dealing.sample(ctx))
     with ctx.output.folder(CODEC_FOLDER) as folder:
         codec.save(folder)
     with ctx.output.file(SCHEMA_FILE) as path:
@@ -78,9 +76,42 @@ def _serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
         num_valid=sizes["valid"],
         num_test=sizes["test"],
         num_columns=len(schema.columns),
-        tokens_per_record=len(codec.grammar),
-        vocab_size=codec.grammar.vocab_size,
+        tokens_per_record=codec.tokens_per_record,
+        vocab_size=codec.vocab_size,
     )
+
+
+def _decide(
+    data: DataConfig, source: Source, profile: Any, declared: Schema | Mapping[str, Any] | None
+) -> Schema:
+    """The schema of profiled records."""
+    from difflm_core.data.inference import decide_schema
+    from difflm_core.data.json_schema import decide_document_schema
+
+    if data.kind != "table":
+        return decide_document_schema(source, profile, declared=declared, target=data.target)
+    return decide_schema(source, profile, target=data.target, declared=declared)
+
+
+def _fit_codec(cfg: CodecConfig, schema: Schema, sample: pa.Table, values: pa.Table) -> AnyCodec:
+    """Fit the codec of the records to a sample of them."""
+    from difflm_core.codec.fields import CodecOptions
+    from difflm_core.codec.records import RecordCodec
+    from difflm_core.codec.text import TextCodec, TextCodecOptions
+    from difflm_core.codec.text_tokenizer import TokenizerSource
+    from difflm_core.data.schema import DataKind
+
+    if schema.data_kind is not DataKind.TABLE:
+        source = TokenizerSource(cfg.tokenizer, cfg.tokenizer_revision) if cfg.tokenizer else None
+        options = TextCodecOptions(cfg.document_vocab_size, cfg.max_document_tokens, cfg.code_rules)
+        return TextCodec.fit(schema, sample, options, source)
+    options = CodecOptions(
+        digit_base=cfg.digit_base,
+        max_value_tokens=cfg.max_value_tokens,
+        max_text_tokens=cfg.max_text_tokens,
+        text_vocab_size=cfg.text_vocab_size,
+    )
+    return RecordCodec.fit(schema, sample, options, values)
 
 
 def open_records(cfg: DataConfig) -> Source:
@@ -94,8 +125,12 @@ def open_records(cfg: DataConfig) -> Source:
 
 
 def _open(cfg: DataConfig, uri: str) -> Source:
+    from difflm_core.data.documents import open_documents
     from difflm_core.data.readers import open_source
+    from difflm_core.data.schema import DataKind
 
+    if cfg.kind != "table":
+        return open_documents(uri, DataKind(cfg.kind), field=cfg.field)
     options: dict[str, Any] = {}
     if cfg.delimiter:
         options["delimiter"] = cfg.delimiter
@@ -104,10 +139,16 @@ def _open(cfg: DataConfig, uri: str) -> Source:
     return open_source(uri, **options)
 
 
-def _declared(cfg: DataConfig) -> Schema | None:
+def _declared(cfg: DataConfig) -> Any:
+    """What is known of the schema: a `Schema`, or the JSON Schema of documents."""
+    from difflm_core.data.json_schema import load_document_schema
     from difflm_core.data.schema import Schema
 
-    return Schema.load(cfg.schema_path) if cfg.schema_path else None
+    if not cfg.schema_path:
+        return None
+    if cfg.kind != "table":
+        return load_document_schema(cfg.schema_path)
+    return Schema.load(cfg.schema_path)
 
 
 def require_something_to_learn(schema: Schema, source: str) -> None:

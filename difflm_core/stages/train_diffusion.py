@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from difflm_core.artifacts import ArtifactWriter, GeneratorBundle, Latents, VaeCheckpoint
 from difflm_core.config import DiffusionConfig, RuntimeConfig
@@ -20,6 +20,9 @@ from difflm_core.stages.loop import checkpoint_file, loop_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
+
+    from difflm_core.codec.records import RecordCodec
 
 CARD_FILE = "model_card.md"
 
@@ -30,39 +33,43 @@ def train_diffusion(
     """Train the latent diffusion, and bundle it with the text-VAE and the codec."""
     from safetensors.torch import save_file
 
-    from difflm_core.device import choose_compute
-    from difflm_core.generation.bundle import CALIBRATION_FILE, load_diffusion, load_vae
-    from difflm_core.generation.calibration import calibrate
+    from difflm_core.codec.records import RecordCodec
+    from difflm_core.generation.bundle import CALIBRATION_FILE
     from difflm_core.generation.card import TrainingFacts, model_card
-    from difflm_core.generation.generator import DiffusionLatents
 
     training = _Training(cfg, latents, ctx.output, ctx.seed, ctx.runtime)
     result = ctx.launcher.run_workers(training, ctx.runtime.num_workers, ctx.progress)[0]
-    compute = choose_compute(ctx.runtime.device, ctx.runtime.precision)
     codec = load_codec(vae)
-    with vae.local() as folder:
-        decoder = load_vae(folder, codec, compute)
-    with ctx.output.read("") as folder:
-        diffusion, sampler = load_diffusion(folder, compute.device)
-    bias_V = calibrate(
-        decoder,
-        codec.grammar,
-        codec.token_share,
-        DiffusionLatents(diffusion, sampler),
-        seed=ctx.seed,
-    )
     num_training = sum(entry.rows or 0 for entry in latents.files("train", ".parquet"))
+    facts = TrainingFacts(
+        num_training, ctx.seed, vae.manifest.summary, result, settings_of(cfg, vae)
+    )
     with ctx.output.folder() as folder:
-        save_file({"bias": bias_V}, folder / CALIBRATION_FILE)
-        facts = TrainingFacts(
-            num_training, ctx.seed, vae.manifest.summary, result, settings_of(cfg, vae)
-        )
+        if isinstance(codec, RecordCodec):
+            bias_V = _calibration(ctx, vae, codec)
+            save_file({"bias": bias_V}, folder / CALIBRATION_FILE)
         card = model_card(codec.schema, facts)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
     for entry in vae.manifest.files:
         with vae.local(entry.path) as source, ctx.output.file(entry.path) as target:
             shutil.copyfile(source, target)
     return ctx.finish(GeneratorBundle, num_training_rows=num_training, **result)
+
+
+def _calibration(ctx: StageContext, vae: VaeCheckpoint, codec: RecordCodec) -> torch.Tensor:
+    """Biases that give a generated table the marginals of the training table."""
+    from difflm_core.device import choose_compute
+    from difflm_core.generation.bundle import load_diffusion, load_vae
+    from difflm_core.generation.calibration import calibrate
+    from difflm_core.generation.generator import DiffusionLatents
+    from difflm_core.vae.model import RecordVae
+
+    compute = choose_compute(ctx.runtime.device, ctx.runtime.precision)
+    with vae.local() as folder:
+        model = cast("RecordVae", load_vae(folder, codec, compute))
+    with ctx.output.read("") as folder:
+        latents = DiffusionLatents(*load_diffusion(folder, compute.device))
+    return calibrate(model, codec.grammar, codec.token_share, latents, seed=ctx.seed)
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,7 @@ def time_major_attention(
         hidden_tB = None
         if attention_mask is not None and attention_mask.dtype == torch.bool:
             hidden_tB = ~attention_mask[:, 0, n, :visible].T
-        outputs.append(
-            _attend(query[:, :, n] * scale, keys[:visible], values[:visible], hidden_tB)
-        )
+        outputs.append(_attend(query[:, :, n] * scale, keys[:visible], values[:visible], hidden_tB))
     return torch.stack(outputs, dim=1), None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from torch import Tensor
 from difflm_core.codec.base import Codec
 from difflm_core.errors import DataError
 from difflm_core.seeds import numpy_generator
+from difflm_core.vae.model import Rows
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,30 @@ class RecordShard:
     read: Callable[[], pa.Table]
 
 
+class Batches(Protocol):
+    """Training batches, each a function of the seed and of its step alone.
+
+    Attributes:
+        batch_rows: Records in a batch.
+        num_rows: Records in all.
+        smallest: Records of the smallest batch.
+        mean_rows: Records of a batch, on average.
+        tokens_per_row: Tokens of a record, on average.
+    """
+
+    batch_rows: int
+    num_rows: int
+    smallest: int
+    mean_rows: float
+    tokens_per_row: float
+
+    def batch(self, step: int) -> Rows:
+        """The records of training step `step`."""
+        ...
+
+
 class TrainingBatches:
-    """Batches of shuffled token ids, by step."""
+    """Batches of shuffled token ids of a table's records, by step."""
 
     def __init__(
         self, shards: Sequence[RecordShard], codec: Codec, *, batch_rows: int, seed: int
@@ -62,6 +86,7 @@ class TrainingBatches:
         # What is left of a shard after its last whole batch is not read in this epoch.
         left = [s.num_rows % batch_rows if s.num_rows > batch_rows else 0 for s in self.shards]
         self.mean_rows = (self.num_rows - sum(left)) / self.steps_per_epoch
+        self.tokens_per_row = float(len(codec.grammar))
         self._loaded: tuple[int, int] | None = None
         self._ids_NT = torch.empty(0)
 

@@ -1,8 +1,9 @@
 """How a latent reaches the language model.
 
-Source: DiffLM (arXiv 2411.03250), section 3.3, which compares three ways:
+Source: DiffLM (arXiv 2411.03250), section 3.3, which compares three ways, and its code:
 
 - soft_prompt: the latent becomes P embeddings in front of the sequence (the paper's choice);
+- prefix_soft_prompt: the same, after P learned prompts that are the same for every record;
 - kv_memory: it becomes P extra key/value pairs in every layer;
 - input_embedding: it is added to the embedding of every token.
 
@@ -20,7 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-InjectionMode = Literal["soft_prompt", "kv_memory", "input_embedding"]
+InjectionMode = Literal["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embedding"]
+# Widest hidden layer of the map: between a latent and the prompts of a model of billions of
+# parameters, more would only be memory.
+MAX_HIDDEN = 512
 
 
 class LatentInjector(nn.Module):
@@ -35,23 +39,39 @@ class LatentInjector(nn.Module):
         width: int,
         num_layers: int,
         num_heads: int,
+        head_width: int | None = None,
     ) -> None:
-        """Build the map for a decoder of the given `width`, layers and heads."""
+        """Build the map for a decoder.
+
+        Args:
+            mode: How the latent reaches it.
+            latent_dim: Dimensions of the latent, D.
+            num_prompts: Soft prompts or memories that carry it.
+            width: Width of the decoder's embeddings, E.
+            num_layers: Its layers, L.
+            num_heads: Its heads of keys and values, H.
+            head_width: Width of such a head, K; None: the heads share `width`.
+        """
         super().__init__()
         self.mode = mode
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.num_memories = num_prompts if mode == "kv_memory" else 0
         # The prompt that predicts the first token is always there; only soft prompts need more.
-        self.num_prompts = num_prompts if mode == "soft_prompt" else 1
+        self.num_prompts = {"soft_prompt": num_prompts, "prefix_soft_prompt": 2 * num_prompts}.get(
+            mode, 1
+        )
         self.null_prompts = nn.Parameter(torch.randn(self.num_prompts, width) * 0.02)
+        memory = num_heads * (head_width or width // num_heads)
         outputs = {
             "soft_prompt": num_prompts * width,
-            "kv_memory": num_layers * 2 * num_prompts * width,
+            "prefix_soft_prompt": num_prompts * width,
+            "kv_memory": num_layers * 2 * num_prompts * memory,
             "input_embedding": width,
         }[mode]
-        self.hidden = nn.Sequential(nn.Linear(latent_dim, 2 * width), nn.GELU())
-        self.output = nn.Linear(2 * width, outputs)
+        hidden = min(2 * width, MAX_HIDDEN)
+        self.hidden = nn.Sequential(nn.Linear(latent_dim, hidden), nn.GELU())
+        self.output = nn.Linear(hidden, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
@@ -63,7 +83,19 @@ class LatentInjector(nn.Module):
         effect = self.output(self.hidden(z_BD))
         if self.mode == "input_embedding":
             return prompts + effect[:, None]
-        return prompts + effect.view(batch, self.num_prompts, -1)
+        effect = effect.view(batch, -1, prompts.shape[-1])
+        # Prompts that the latent does not reach stand before those that it does.
+        fixed = self.num_prompts - effect.shape[1]
+        return torch.cat([prompts[:, :fixed], prompts[:, fixed:] + effect], dim=1)
+
+    @torch.no_grad()
+    def start_prompts_at(self, embeddings_NE: Tensor) -> None:
+        """Begin the null prompts as these embeddings, over and over; shape [N, E].
+
+        A pretrained model makes more of prompts that look like its tokens.
+        """
+        index = torch.arange(self.num_prompts) % len(embeddings_NE)
+        self.null_prompts.copy_(embeddings_NE[index.to(embeddings_NE.device)])
 
     def token_shift(self, z_BD: Tensor | None) -> Tensor | None:
         """What is added to every token embedding, shape [B, 1, E], or None."""

@@ -1,11 +1,16 @@
 """The text-VAE: encoder, latent injection and decoder as one module.
 
+Two families share it: records of a table (`RecordVae`: slots of a grammar), and documents
+(`document_model.DocumentVae`: text of any length).
+
 Shape legend: B batch, T slots, D latent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +22,87 @@ from difflm_core.vae.injection import InjectionMode, LatentInjector
 from difflm_core.vae.objective import sample_posterior
 
 
+class Rows(Protocol):
+    """What the model reads of some records: token ids of a table's rows, or documents."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Some of them."""
+        ...
+
+    def to(self, device: Any) -> Any:
+        """The same on a device."""
+        ...
+
+    def tensor_split(self, parts: int) -> Any:
+        """Cut into equal parts."""
+        ...
+
+
+class TextVae(nn.Module):
+    """A record's posterior q(z | x), and its likelihood p(x | z).
+
+    Attributes:
+        decoder: Called with rows and latents [B, D] (None: the language model alone), gives the
+            negative log-likelihood of each record in nats, shape [B].
+        encoder: Reads records into a posterior.
+        latent_dim: Dimensions of the latent, D.
+        rows_at_once: Records that an evaluation reads in one call.
+    """
+
+    decoder: Any
+    encoder: Any
+    latent_dim: int
+    rows_at_once: int = 512
+
+    def use_precision(self, precision: torch.dtype) -> TextVae:
+        """Multiply the matrices of encoder and decoder in `precision` from now on."""
+        self.encoder.precision = self.decoder.precision = precision
+        return self
+
+    def posterior(self, rows: Any) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), each of shape [B, D]."""
+        raise NotImplementedError
+
+    def matrix_blocks(self) -> Sequence[nn.Module]:
+        """Parts whose matrices Muon may train: transformers' blocks that start at random."""
+        raise NotImplementedError
+
+    def pretrained_parameters(self) -> frozenset[str]:
+        """Names of trained parameters that do not start at random."""
+        return frozenset()
+
+    def forward(
+        self, rows: Any, noise_BD: Tensor | None, latent_noise_BD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Negative log-likelihood [B] in nats, and mean and log-variance [B, D] of the posterior.
+
+        All that training and validation need goes through here: where weights are shared out
+        among workers, they are put together for the call of the whole module.
+
+        Args:
+            rows: Records, B of them.
+            noise_BD: Standard normal noise of the posterior sample. None: the language model
+                alone, with the prior as its posterior.
+            latent_noise_BD: Added to the decoder's latent.
+        """
+        if noise_BD is None:
+            nll_B = self.decoder(rows, None)
+            none_BD = torch.zeros(len(rows), self.latent_dim, device=nll_B.device)
+            return nll_B, none_BD, none_BD
+        mean_BD, logvar_BD = self.posterior(rows)
+        z_BD = sample_posterior(mean_BD, logvar_BD, noise_BD)
+        if latent_noise_BD is not None:
+            z_BD = z_BD + latent_noise_BD
+        return self.decoder(rows, z_BD), mean_BD, logvar_BD
+
+
 @dataclass(frozen=True)
 class VaeSize:
-    """Architecture of a text-VAE.
+    """Architecture of a text-VAE of records.
 
     Attributes:
         decoder: Size of the language model.
@@ -38,8 +121,8 @@ class VaeSize:
     hidden_slots: tuple[int, ...] = ()
 
 
-class TextVae(nn.Module):
-    """A record's posterior q(z | x), and its likelihood p(x | z)."""
+class RecordVae(TextVae):
+    """A text-VAE of records of one grammar; rows are token ids [B, T]."""
 
     seen_T1: Tensor
 
@@ -47,6 +130,7 @@ class TextVae(nn.Module):
         """Build encoder, injector and decoder with random weights."""
         super().__init__()
         self.size = size
+        self.latent_dim = size.latent_dim
         injector = LatentInjector(
             size.injection,
             latent_dim=size.latent_dim,
@@ -64,34 +148,14 @@ class TextVae(nn.Module):
         seen_T1[list(size.hidden_slots)] = 0.0
         self.register_buffer("seen_T1", seen_T1, persistent=False)
 
-    def use_precision(self, precision: torch.dtype) -> TextVae:
-        """Multiply the matrices of encoder and decoder in `precision` from now on."""
-        self.encoder.precision = self.decoder.precision = precision
-        return self
-
-    def posterior(self, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each of shape [B, D]."""
-        return self.encoder(self.decoder.embeddings(ids_BT) * self.seen_T1)
+        return self.encoder(self.decoder.embeddings(rows) * self.seen_T1)
 
-    def forward(
-        self, ids_BT: Tensor, noise_BD: Tensor | None, latent_noise_BD: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Negative log-likelihood [B] in nats, and mean and log-variance [B, D] of the posterior.
-
-        All that training and validation need goes through here: where weights are shared out
-        among workers, they are put together for the call of the whole module.
-
-        Args:
-            ids_BT: Token ids.
-            noise_BD: Standard normal noise of the posterior sample. None: the language model
-                alone, with the prior as its posterior.
-            latent_noise_BD: Added to the decoder's latent.
-        """
-        if noise_BD is None:
-            none_BD = torch.zeros(ids_BT.shape[0], self.size.latent_dim, device=ids_BT.device)
-            return self.decoder(ids_BT, None), none_BD, none_BD
-        mean_BD, logvar_BD = self.posterior(ids_BT)
-        z_BD = sample_posterior(mean_BD, logvar_BD, noise_BD)
-        if latent_noise_BD is not None:
-            z_BD = z_BD + latent_noise_BD
-        return self.decoder(ids_BT, z_BD), mean_BD, logvar_BD
+    def matrix_blocks(self) -> Sequence[nn.Module]:
+        """The blocks of both transformers, and the encoder's mixing matrix."""
+        return [
+            self.decoder.language_model.transformer.h,
+            self.encoder.bert.encoder,
+            self.encoder.mix,
+        ]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from difflm_core import collective
 from difflm_core.engines import WHOLE, Engine, OptimizerOptions, Sharding, build_engine
@@ -21,12 +22,9 @@ from difflm_core.latents import ACTIVE_VARIANCE
 from difflm_core.parallel import ALONE, Worker
 from difflm_core.seeds import seed_of
 from difflm_core.training import LoopOptions, LoopState, Phase, TrainingLoop
-from difflm_core.vae.batches import TrainingBatches
-from difflm_core.vae.model import TextVae
+from difflm_core.vae.batches import Batches
+from difflm_core.vae.model import Rows, TextVae
 from difflm_core.vae.objective import BetaSchedule, free_bits, gaussian_kl
-
-EVALUATION_ROWS = 512
-
 
 LANGUAGE, JOINT = "language model", "joint"
 # What has no gradient while the language model learns alone.
@@ -50,6 +48,7 @@ class VaeRecipe:
         beta: Weight of the KL divergence, and how it moves.
         free_nats: KL of each latent dimension that costs nothing, in nats.
         latent_noise: Standard deviation of noise added to the decoder's latent in training.
+        pretrained_lr: Learning rate of AdamW for what does not start at random.
     """
 
     max_tokens: int
@@ -63,6 +62,7 @@ class VaeRecipe:
     beta: BetaSchedule
     free_nats: float
     latent_noise: float = 0.0
+    pretrained_lr: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def plan_phases(recipe: VaeRecipe, tokens_per_step: int) -> list[Phase]:
 
 def train_text_vae(
     vae: TextVae,
-    batches: TrainingBatches,
-    valid_NT: Tensor,
+    batches: Batches,
+    valid: Rows,
     recipe: VaeRecipe,
     options: LoopOptions,
     *,
@@ -115,7 +115,7 @@ def train_text_vae(
     Args:
         vae: The model.
         batches: Training batches; a worker takes its share of each.
-        valid_NT: Token ids of validation records; training goes to its end if there are none.
+        valid: Validation records; training goes to its end if there are none.
         recipe: How to train.
         options: Averaging, evaluation, checkpoints.
         seed: Seed of the run.
@@ -131,30 +131,30 @@ def train_text_vae(
     collective.require_shares(batches.smallest, worker, num_parts)
     device = next(vae.parameters()).device
     rows = min(batches.batch_rows, batches.num_rows)
-    phases = plan_phases(recipe, rows * valid_NT.shape[1])
+    phases = plan_phases(recipe, round(rows * batches.tokens_per_row))
     engine = build_engine(vae, _optimizer_options(vae, recipe), sharding, worker, num_parts)
     loop = TrainingLoop(engine, phases, options, seed=seed, checkpoint=checkpoint, worker=worker)
 
     def loss_of_step(step: int, phase: str) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        batch_BT = batches.batch(step)
-        rows = len(batch_BT)
-        shape = (2, rows, vae.size.latent_dim)
+        batch = batches.batch(step)
+        rows = len(batch)
+        shape = (2, rows, vae.latent_dim)
         noise_2BD = (
             torch.empty(shape) if phase == LANGUAGE else _normal(seed_of(seed, "vae", step), shape)
         )
         share = collective.share_of(rows, worker)
-        ids, noises = batch_BT[share], noise_2BD[:, share]
-        for ids_BT, (noise_BD, latent_noise_BD) in zip(
-            ids.tensor_split(num_parts), noises.tensor_split(num_parts, dim=1), strict=True
+        records, noises = batch[share], noise_2BD[:, share]
+        for part, (noise_BD, latent_noise_BD) in zip(
+            records.tensor_split(num_parts), noises.tensor_split(num_parts, dim=1), strict=True
         ):
-            weight = len(ids_BT) / rows
-            ids_BT = ids_BT.to(device)
+            weight = len(part) / rows
+            part = part.to(device)
             if phase == LANGUAGE:
-                nll_B, _, _ = engine(ids_BT, None)
+                nll_B, _, _ = engine(part, None)
                 yield nll_B.mean() * weight, {}
                 continue
             nll_B, mean_BD, logvar_BD = engine(
-                ids_BT,
+                part,
                 noise_BD.to(device),
                 recipe.latent_noise * latent_noise_BD.to(device) if recipe.latent_noise else None,
             )
@@ -167,16 +167,14 @@ def train_text_vae(
             )
 
     def validate(free_nats: float = 0.0) -> dict[str, float]:
-        dim = vae.size.latent_dim
-        return measure(
-            engine, valid_NT, latent_dim=dim, seed=seed, free_nats=free_nats, worker=worker
-        )
+        dim = vae.latent_dim
+        return measure(engine, valid, latent_dim=dim, seed=seed, free_nats=free_nats, worker=worker)
 
     def evaluate(phase: str) -> tuple[float | None, dict[str, float]]:
-        if not len(valid_NT):
+        if not len(valid):
             return None, {}
         if phase == LANGUAGE:
-            score = score_language_model(engine, valid_NT, worker)
+            score = score_language_model(engine, valid, worker)
             return score, {"language_model": score}
         metrics = validate(recipe.free_nats)
         # The objective itself: information that costs nothing does not count against the score.
@@ -188,9 +186,9 @@ def train_text_vae(
         loss_of_step,
         evaluate,
         description="Training the text-VAE",
-        contents={"rows": rows, "tokens": rows * valid_NT.shape[1]},
+        contents={"rows": rows, "tokens": rows * batches.tokens_per_row},
     )
-    return _report(state, validate() if len(valid_NT) else {}), engine
+    return _report(state, validate() if len(valid) else {}), engine
 
 
 def _mean_over_workers(kl_BD: Tensor, worker: Worker) -> Tensor | None:
@@ -211,36 +209,35 @@ def _optimizer_options(vae: TextVae, recipe: VaeRecipe) -> OptimizerOptions:
         clip_norm=recipe.clip_norm,
         matrices=hidden_matrices(vae) if recipe.muon else frozenset(),
         late=OF_THE_LATENT,
+        pretrained=vae.pretrained_parameters(),
+        pretrained_lr=recipe.pretrained_lr,
     )
 
 
 def hidden_matrices(vae: TextVae) -> frozenset[str]:
     """Names of the matrices inside the transformers' blocks, which Muon trains."""
-    blocks: list[nn.Module] = [
-        vae.decoder.language_model.transformer.h,
-        vae.encoder.bert.encoder,
-        vae.encoder.mix,
-    ]
-    inside = {id(p) for block in blocks for p in block.parameters() if p.ndim == 2}
-    return frozenset(name for name, p in vae.named_parameters() if id(p) in inside)
+    inside = {id(p) for block in vae.matrix_blocks() for p in block.parameters() if p.ndim == 2}
+    return frozenset(
+        name for name, p in vae.named_parameters() if id(p) in inside and p.requires_grad
+    )
 
 
 @torch.no_grad()
-def score_language_model(engine: Engine, ids_NT: Tensor, worker: Worker = ALONE) -> float:
+def score_language_model(engine: Engine, valid: Rows, worker: Worker = ALONE) -> float:
     """Negative log-likelihood without a latent, in nats per record."""
     device = next(engine.module.parameters()).device
     total = torch.zeros(1, dtype=torch.float64)
-    for rows in _evaluation_shares(len(ids_NT), worker):
-        nll_B, _, _ = engine(ids_NT[rows].to(device), None)
+    for rows in _evaluation_shares(len(valid), _rows_at_once(engine), worker):
+        nll_B, _, _ = engine(valid[rows].to(device), None)
         total += nll_B.double().sum().cpu()
     collective.sum_in_place([total], worker)
-    return float(total) / len(ids_NT)
+    return float(total) / len(valid)
 
 
 @torch.no_grad()
 def measure(
     engine: Engine,
-    ids_NT: Tensor,
+    valid: Rows,
     *,
     latent_dim: int,
     seed: int,
@@ -252,17 +249,17 @@ def measure(
     `counted_kl` is the KL that the objective counts: at least `free_nats` in each dimension.
     """
     device = next(engine.module.parameters()).device
-    noise_ND = _normal(seed_of(seed, "valid"), (len(ids_NT), latent_dim))
+    noise_ND = _normal(seed_of(seed, "valid"), (len(valid), latent_dim))
     nll = torch.zeros(1, dtype=torch.float64)
     kl_D, mean_D, square_D = (torch.zeros(latent_dim, dtype=torch.float64) for _ in range(3))
-    for rows in _evaluation_shares(len(ids_NT), worker):
-        nll_B, mean_BD, logvar_BD = engine(ids_NT[rows].to(device), noise_ND[rows].to(device))
+    for rows in _evaluation_shares(len(valid), _rows_at_once(engine), worker):
+        nll_B, mean_BD, logvar_BD = engine(valid[rows].to(device), noise_ND[rows].to(device))
         nll += nll_B.double().sum().cpu()
         kl_D += gaussian_kl(mean_BD, logvar_BD).double().sum(dim=0).cpu()
         mean_D += mean_BD.double().sum(dim=0).cpu()
         square_D += mean_BD.double().square().sum(dim=0).cpu()
     collective.sum_in_place([nll, kl_D, mean_D, square_D], worker)
-    num_rows = len(ids_NT)
+    num_rows = len(valid)
     kl_D, mean_D, square_D = kl_D / num_rows, mean_D / num_rows, square_D / num_rows
     return {
         "reconstruction": float(nll) / num_rows,
@@ -272,12 +269,15 @@ def measure(
     }
 
 
-def _evaluation_shares(num_rows: int, worker: Worker) -> Iterator[slice]:
+def _rows_at_once(engine: Engine) -> int:
+    return cast("TextVae", engine.module).rows_at_once
+
+
+def _evaluation_shares(num_rows: int, rows_at_once: int, worker: Worker) -> Iterator[slice]:
     """Rows of each call of a worker; as many calls as any other's, which shared weights need."""
-    calls = -(-num_rows // (EVALUATION_ROWS * worker.world_size))
-    for call in range(calls):
-        first = call * EVALUATION_ROWS * worker.world_size
-        size = min(EVALUATION_ROWS * worker.world_size, num_rows - first)
+    at_once = rows_at_once * worker.world_size
+    for first in range(0, num_rows, at_once):
+        size = min(at_once, num_rows - first)
         share = collective.share_of(size, worker)
         yield slice(first + share.start, first + share.stop)
 

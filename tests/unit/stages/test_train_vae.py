@@ -5,7 +5,7 @@ import torch
 from difflm_core.codec.records import RecordCodec
 from difflm_core.config import VaeConfig
 from difflm_core.data.schema import Column, ColumnKind, Schema
-from difflm_core.stages.train_vae import build_vae, choose_dropout, target_slots
+from difflm_core.stages.untrained import build_vae, choose_dropout, target_slots
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,122 @@
+"""Which tokens a JSON Schema allows next, for batches of documents that are being written.
+
+The schema becomes a grammar of canonical documents (llguidance): no blanks between tokens, keys in
+the order of `properties`, strings in the spelling that `json.dumps` gives them. What no grammar of
+that kind can say is checked afterwards (`document_checks.py`): that no key stands twice in a map.
+
+Shape legend: B batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import llguidance
+import numpy as np
+import numpy.typing as npt
+from llguidance import numpy as bitmasks
+from tokenizers import Tokenizer
+
+from difflm_core.errors import SchemaError
+
+# Documents are written as `data.json_schema.canonical_document` writes them.
+_SPELLING = {
+    "whitespace_flexible": False,
+    "item_separator": ",",
+    "key_separator": ":",
+    "coerce_one_of": True,
+}
+
+
+class Constraint:
+    """A JSON Schema compiled for a tokenizer; may be used by several threads."""
+
+    def __init__(self, json_schema: Mapping[str, Any], tokenizer: Tokenizer, *, end: int) -> None:
+        """Compile a schema.
+
+        Args:
+            json_schema: Draft 2020-12.
+            tokenizer: Its tokens are what documents are made of.
+            end: Token id that ends a document.
+
+        Raises:
+            SchemaError: the schema has something that cannot be enforced while writing, or the
+                tokenizer cannot spell what it asks for.
+        """
+        self.vocab_size = tokenizer.get_vocab_size()
+        self._tokenizer = llguidance.LLTokenizer(tokenizer.to_str(), eos_token=end).with_slices(
+            llguidance.LLTokenizer.json_slices()
+        )
+        self._root = llguidance.LLMatcher(self._tokenizer, grammar_of(json_schema), log_level=0)
+        if self._root.is_error():
+            raise SchemaError(_explain(self._root.get_error()))
+        self._executor = llguidance.LLExecutor(num_threads=1)
+
+    def start(self, num_rows: int) -> ConstrainedRows:
+        """Begin `num_rows` documents."""
+        matchers = [self._root.deep_copy() for _ in range(num_rows)]
+        return ConstrainedRows(matchers, self._executor, self.vocab_size)
+
+    def accepts(self, ids: list[int]) -> bool:
+        """Tell whether token ids, without an end, spell a whole document."""
+        matcher = self._root.deep_copy()
+        return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+
+
+class ConstrainedRows:
+    """Documents of a batch on their way."""
+
+    def __init__(
+        self,
+        matchers: list[llguidance.LLMatcher],
+        executor: llguidance.LLExecutor,
+        vocab_size: int,
+    ) -> None:
+        self._matchers = matchers
+        self._executor = executor
+        self._vocab_size = vocab_size
+        self._bits = bitmasks.allocate_token_bitmask(len(matchers), vocab_size)
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """Mask [B, V] of the tokens that may come next; after the end, the end alone."""
+        bits = self._bits[: len(self._matchers)]
+        bits.fill(0)
+        pairs = [(matcher, row) for row, matcher in enumerate(self._matchers)]
+        bitmasks.fill_next_token_bitmask_par(self._executor, pairs, bits)
+        unpacked = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")
+        return unpacked[:, : self._vocab_size].view(np.bool_)
+
+    def accept(self, ids_B: npt.NDArray[np.integer]) -> None:
+        """Go on with the tokens that were drawn."""
+        for matcher, token in zip(self._matchers, ids_B.tolist(), strict=True):
+            if not matcher.is_stopped():
+                matcher.consume_token(token)
+
+    def select(self, index_B: npt.NDArray[np.integer]) -> None:
+        """Only keep these documents."""
+        self._matchers = [self._matchers[row] for row in index_B.tolist()]
+
+
+def grammar_of(json_schema: Mapping[str, Any]) -> str:
+    """The grammar of the canonical documents of a schema.
+
+    Raises:
+        SchemaError: the schema has something that cannot be enforced while writing.
+    """
+    schema = {**json_schema, "x-guidance": _SPELLING}
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    problem = llguidance.LLMatcher.validate_grammar(grammar, None)
+    if problem:
+        raise SchemaError(_explain(problem))
+    return grammar
+
+
+def _explain(problem: str) -> str:
+    reason = problem.strip().splitlines()[0] if problem.strip() else "unknown"
+    return (
+        f"The JSON Schema of the documents cannot be enforced while they are written: {reason}. "
+        "Expected a schema of draft 2020-12 without recursion over other files; leave out what is "
+        "named, or let the schema be inferred (data.schema_path: null)."
+    )
