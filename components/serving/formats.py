@@ -55,7 +55,7 @@ def encode(records: pa.RecordBatch, schema: Schema, format: Format | None) -> by
     if format == "csv":
         return delimited_lines(from_canonical(table, schema, form="text"), ",")
     if format in ("json", "ndjson"):
-        lines = json_lines(from_canonical(table, schema, form="json"))
+        lines = json_lines(from_canonical(table, schema, form="json"), schema)
         return lines if format == "ndjson" else lines.rstrip(b"\n").replace(b"\n", b",")
     if format == "arrow":
         typed = from_canonical(table, schema).cast(stream_schema(schema)).combine_chunks()

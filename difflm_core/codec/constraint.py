@@ -10,8 +10,9 @@ Shape legend: B batch, V vocabulary.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import llguidance
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from llguidance import numpy as bitmasks
 from tokenizers import Tokenizer
 
+from difflm_core.data.json_schema import DECIMALS_KEY
 from difflm_core.errors import SchemaError
 
 # Documents are written as `data.json_schema.canonical_document` writes them.
@@ -28,6 +30,11 @@ _SPELLING = {
     "key_separator": ":",
     "coerce_one_of": True,
 }
+
+
+# Counting characters further than this would take too many states; the check of the finished
+# document does it.
+MAX_LENGTH = 512
 
 
 class Constraint:
@@ -42,42 +49,49 @@ class Constraint:
             end: Token id that ends a document.
 
         Raises:
-            SchemaError: the schema has something that cannot be enforced while writing, or the
-                tokenizer cannot spell what it asks for.
+            SchemaError: the schema has something that cannot be enforced while writing.
         """
         self.vocab_size = tokenizer.get_vocab_size()
+        self.end = end
+        self._grammar = grammar_of(json_schema)
         self._tokenizer = llguidance.LLTokenizer(tokenizer.to_str(), eos_token=end).with_slices(
             llguidance.LLTokenizer.json_slices()
         )
-        self._root = llguidance.LLMatcher(self._tokenizer, grammar_of(json_schema), log_level=0)
-        if self._root.is_error():
-            raise SchemaError(_explain(self._root.get_error()))
-        self._executor = llguidance.LLExecutor(num_threads=1)
+        # What matchers learn of their grammar they share, under a lock: each thread has its own.
+        self._of_thread = threading.local()
+        self._fresh()
 
     def start(self, num_rows: int) -> ConstrainedRows:
         """Begin `num_rows` documents."""
-        matchers = [self._root.deep_copy() for _ in range(num_rows)]
-        return ConstrainedRows(matchers, self._executor, self.vocab_size)
+        return ConstrainedRows(self, [self._fresh() for _ in range(num_rows)])
 
     def accepts(self, ids: list[int]) -> bool:
         """Tell whether token ids, without an end, spell a whole document."""
-        matcher = self._root.deep_copy()
+        matcher = self._fresh()
         return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+
+    def forget(self) -> None:
+        """Compile anew in this thread: a matcher has come to the limit of what they may learn."""
+        self._of_thread.root = None
+
+    def _fresh(self) -> llguidance.LLMatcher:
+        root: llguidance.LLMatcher | None = getattr(self._of_thread, "root", None)
+        if root is None:
+            root = llguidance.LLMatcher(self._tokenizer, self._grammar, log_level=0)
+            if root.is_error():
+                raise SchemaError(_explain(root.get_error()))
+            self._of_thread.root = root
+        return root.deep_copy()
 
 
 class ConstrainedRows:
     """Documents of a batch on their way."""
 
-    def __init__(
-        self,
-        matchers: list[llguidance.LLMatcher],
-        executor: llguidance.LLExecutor,
-        vocab_size: int,
-    ) -> None:
+    def __init__(self, constraint: Constraint, matchers: list[llguidance.LLMatcher]) -> None:
+        self._constraint = constraint
         self._matchers = matchers
-        self._executor = executor
-        self._vocab_size = vocab_size
-        self._bits = bitmasks.allocate_token_bitmask(len(matchers), vocab_size)
+        self._executor = llguidance.LLExecutor(num_threads=1)
+        self._bits = bitmasks.allocate_token_bitmask(len(matchers), constraint.vocab_size)
 
     def allowed(self) -> npt.NDArray[np.bool_]:
         """Mask [B, V] of the tokens that may come next; after the end, the end alone."""
@@ -86,7 +100,13 @@ class ConstrainedRows:
         pairs = [(matcher, row) for row, matcher in enumerate(self._matchers)]
         bitmasks.fill_next_token_bitmask_par(self._executor, pairs, bits)
         unpacked = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")
-        return unpacked[:, : self._vocab_size].view(np.bool_)
+        allowed_BV = unpacked[:, : self._constraint.vocab_size].view(np.bool_)
+        stuck_B = ~bits.any(axis=1)
+        if stuck_B.any():
+            # It ends here, is found to be invalid, and is tried again with a new matcher.
+            allowed_BV[stuck_B, self._constraint.end] = True
+            self._constraint.forget()
+        return allowed_BV
 
     def accept(self, ids_B: npt.NDArray[np.integer]) -> None:
         """Go on with the tokens that were drawn."""
@@ -105,12 +125,30 @@ def grammar_of(json_schema: Mapping[str, Any]) -> str:
     Raises:
         SchemaError: the schema has something that cannot be enforced while writing.
     """
-    schema = {**json_schema, "x-guidance": _SPELLING}
+    schema = {**_enforced(json_schema), "x-guidance": _SPELLING}
     grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
     problem = llguidance.LLMatcher.validate_grammar(grammar, None)
     if problem:
         raise SchemaError(_explain(problem))
     return grammar
+
+
+def _enforced(schema: Any) -> Any:
+    """The schema as it is enforced: digits after the point as `multipleOf`, no very long limits."""
+    if isinstance(schema, list):
+        return [_enforced(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, Mapping):
+        return schema
+    found: dict[str, Any] = {}
+    for key, inner in cast("Mapping[str, Any]", schema).items():
+        if key in ("minLength", "maxLength") and isinstance(inner, int) and inner > MAX_LENGTH:
+            continue
+        if key == DECIMALS_KEY and isinstance(inner, int):
+            found["multipleOf"] = float(f"1e-{inner}")
+        else:
+            # What is listed is data, and names of properties are not keywords.
+            found[key] = inner if key in ("enum", "const") else _enforced(inner)
+    return found
 
 
 def _explain(problem: str) -> str:

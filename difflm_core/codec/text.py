@@ -22,10 +22,13 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from difflm_core.codec.base import Decoded
+from difflm_core.codec.constraint import Constraint
 from difflm_core.codec.document_checks import CodeRules, DocumentCheck, document_check
 from difflm_core.codec.text_tokenizer import END, TokenizerSource, train_tokenizer
+from difflm_core.data.document_form import canonical_code
 from difflm_core.data.identifiers import IdentifierPattern
-from difflm_core.data.schema import DataKind, Schema
+from difflm_core.data.json_schema import canonical_document
+from difflm_core.data.schema import ColumnKind, DataKind, Schema
 from difflm_core.errors import ArtifactError, DataError
 
 TEXT_CODEC_FORMAT_VERSION = 1
@@ -208,13 +211,27 @@ class TextCodec:
             reason = self.check(text) if ended else self.cut_off
             if reason is None:
                 valid[index] = True
-                kept.append(text)
+                kept.append(self._canonical(text))
             else:
                 rejections[column, reason] += 1
         records = pa.RecordBatch.from_arrays(
             [pa.array(kept, pa.string())], schema=self.schema.arrow_schema
         )
         return Decoded(records, valid, rejections)
+
+    def _canonical(self, text: str) -> str:
+        column = self.schema.columns[0]
+        if column.kind is ColumnKind.CODE:
+            return canonical_code(text)
+        return canonical_document(json.loads(text), column.json_schema or {})
+
+    @cached_property
+    def constraint(self) -> Constraint | None:
+        """What the schema allows while a document is written; None: anything, as in code."""
+        column = self.schema.columns[0]
+        if column.kind is ColumnKind.CODE:
+            return None
+        return Constraint(column.json_schema or {}, self.tokenizer, end=self.end)
 
     @property
     def cut_off(self) -> str:

@@ -136,9 +136,9 @@ class TokenizerSource:
         if changed:
             raise ConfigError(
                 f"codec.tokenizer = {self.model!r}: {changed} of {len(texts)} documents do not "
-                "come back as they were from its tokens. Expected a tokenizer that loses nothing, such "
-                "as a byte-level BPE; choose another model, or train one (codec.tokenizer: null "
-                "with vae.decoder: null)."
+                "come back as they were from its tokens. Expected a tokenizer that loses nothing, "
+                "such as a byte-level BPE; choose another model, or train one (codec.tokenizer null, "
+                "vae.decoder null)."
             )
 
 

@@ -14,8 +14,10 @@ import pyarrow.compute as pc_module
 import pyarrow.types as pat
 
 from difflm_core.data.datetimes import MICROS_PER_DAY, parse_text
+from difflm_core.data.document_form import canonical_documents
 from difflm_core.data.profile import NUMBER_REGEX
 from difflm_core.data.schema import (
+    DOCUMENT_KINDS,
     NUMERIC_KINDS,
     TEMPORAL_KINDS,
     Column,
@@ -123,6 +125,9 @@ class _ToCanonical:
         """Convert an array of the source type to the canonical type."""
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks()
+        if self.column.kind in DOCUMENT_KINDS:
+            place = f"{self.label}, document {{}} after {self.first_row}"
+            return canonical_documents(array.to_pylist(), self.column, place)
         result = self._convert(array)
         if result.type != self.column.arrow_type:
             result = result.cast(self.column.arrow_type)

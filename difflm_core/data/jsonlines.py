@@ -86,18 +86,33 @@ class JsonLinesReader:
             if not line.strip() or number <= skipped:
                 continue
             try:
-                record = json.loads(line)
+                record = self.parse(line)
             except json.JSONDecodeError as error:
                 raise DataError(
                     f"{self.label}, line {number}: not valid JSON at character {error.colno} "
                     f"({error.msg}); expected one object per line"
                 ) from None
+            except RecursionError:
+                raise DataError(
+                    f"{self.label}, line {number}: found objects or lists nested too deep; "
+                    "flatten them"
+                ) from None
+            except ValueError as error:
+                raise DataError(f"{self.label}, line {number}: {error}") from None
             if not isinstance(record, dict):
                 raise DataError(
                     f"{self.label}, line {number}: found a JSON {type(record).__name__}, expected "
                     'one object per line (JSON Lines), such as {"age": 39}'
                 )
             yield number, cast("dict[str, Any]", record)
+
+    def parse(self, line: str) -> Any:
+        """A line as a value.
+
+        Raises:
+            ValueError: it is not JSON, or not acceptable; the message says why.
+        """
+        return json.loads(line)
 
     def _lines(self) -> Iterator[str]:
         encoding = self._options.encoding or "utf-8-sig"

@@ -7,7 +7,7 @@ that nothing is lost before the schema is known; `Source.canonical_batches` yiel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -251,7 +251,13 @@ def _open_files(source: str | Path | Seq[str | Path], options: ReadOptions) -> S
     items = [source] if isinstance(source, str | Path) else list(source)
     if not items:
         raise DataError("found an empty list of files, expected at least one path")
-    uris = [uri for item in items for uri in _expand(str(item), options)]
+    uris = [
+        uri
+        for item in items
+        for uri in expand_files(
+            str(item), lambda name: bool(options.format or _format_of_name(name)), FORMATS
+        )
+    ]
     label = str(items[0]) if len(items) == 1 else f"{items[0]} and {len(items) - 1} more"
     readers: list[FileReader] = []
     formats: dict[str, str] = {}
@@ -281,8 +287,17 @@ def _file_reader(uri: str, kind: str, options: ReadOptions) -> FileReader:
     return DelimitedReader(uri, options)
 
 
-def _expand(uri: str, options: ReadOptions) -> list[str]:
-    """Files behind a path, glob, directory or URI, sorted."""
+def expand_files(uri: str, accepts: Callable[[str], bool], expected: Iterable[str]) -> list[str]:
+    """Files behind a path, glob, directory or URI, sorted.
+
+    Args:
+        uri: Where they are.
+        accepts: Which files of a directory are meant.
+        expected: Endings of these, for messages.
+
+    Raises:
+        DataError: there are none.
+    """
     if any(char in uri for char in "*?[") and not storage.exists(uri):
         found = [name for name in storage.glob(uri) if not name.endswith(storage.TEMPORARY_SUFFIX)]
         if not found:
@@ -295,13 +310,12 @@ def _expand(uri: str, options: ReadOptions) -> list[str]:
     found = [
         storage.join(uri, info.path)
         for info in storage.list_files(uri)
-        if (options.format or _format_of_name(info.path))
-        and not PurePosixPath(info.path).name.startswith((".", "_"))
+        if accepts(info.path) and not PurePosixPath(info.path).name.startswith((".", "_"))
     ]
     if not found:
         raise DataError(
             f"{uri}: the directory has no data files; expected files ending in "
-            f"{', '.join(FORMATS)} (also with {', '.join(COMPRESSIONS)})"
+            f"{', '.join(expected)} (also with {', '.join(COMPRESSIONS)})"
         )
     return found
 

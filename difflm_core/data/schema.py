@@ -243,7 +243,7 @@ class Schema(BaseModel):
         Raises:
             SchemaError: no column has that name; the nearest names are given.
         """
-        if target is not None:
+        if target is not None and self.data_kind is DataKind.TABLE:
             check_names_exist([target], self.names, what="target column")
         return self.model_copy(update={"target": target})
 
@@ -268,7 +268,8 @@ class Schema(BaseModel):
                         f"column {column.name!r} of kind '{column.kind}' holds whole records and "
                         "must be the only one; remove the others, or change its kind"
                     )
-        if self.target is not None and self.target not in seen:
+        is_table = self.columns[0].kind not in DOCUMENT_KINDS  # of documents, it is a path
+        if is_table and self.target is not None and self.target not in seen:
             raise ValueError(absent_name(self.target, self.names, what="target column"))
         return self
 

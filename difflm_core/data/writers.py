@@ -21,7 +21,7 @@ import pyarrow.parquet as pq_module
 
 from difflm_core import storage
 from difflm_core.data.readers import COMPRESSIONS, compression_of
-from difflm_core.data.schema import Schema
+from difflm_core.data.schema import DataKind, Schema
 from difflm_core.data.source_form import Form, from_canonical, source_schema
 from difflm_core.errors import ConfigError, StageError
 
@@ -204,7 +204,7 @@ class _TextSink:
         form: Form = "json" if self._kind == "jsonl" else "text"
         rows = from_canonical(table, self._schema, form=form)
         if self._kind == "jsonl":
-            self._stream.write(json_lines(rows))
+            self._stream.write(json_lines(rows, self._schema))
         else:
             self._stream.write(delimited_lines(rows, self._delimiter))
 
@@ -237,8 +237,10 @@ def delimited_lines(table: pa.Table, delimiter: str) -> bytes:
     return b"".join(piece.encode() for piece in ended.to_pylist())
 
 
-def json_lines(table: pa.Table) -> bytes:
-    """Write a table as JSON Lines."""
+def json_lines(table: pa.Table, schema: Schema) -> bytes:
+    """Write a table as JSON Lines; a JSON document is a line of its own."""
+    if schema.data_kind is DataKind.JSON:
+        return "".join(text + "\n" for text in table.column(0).to_pylist()).encode()
     lines = [
         json.dumps(row, ensure_ascii=False, allow_nan=False, default=_json_value)
         for row in table.to_pylist()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
+from difflm_core.codec.constraint import ConstrainedRows
 from difflm_core.generation.decode import MIN_TEMPERATURE, nucleus
 from difflm_core.vae.attention import TIME_MAJOR, TimeMajorLayer
 from difflm_core.vae.document_decoder import DocumentDecoder
@@ -28,22 +29,6 @@ from difflm_core.vae.document_decoder import DocumentDecoder
 ENDED_SHARE = 0.25
 # Positions that a cache reserves at first; it doubles when they are used up.
 FIRST_POSITIONS = 64
-
-
-class ConstrainedRows(Protocol):
-    """What tokens a grammar allows next, for the rows of a batch."""
-
-    def forbid(self, logits_BV: Tensor) -> Tensor:
-        """The logits, minus infinity where a token is not allowed; may be changed in place."""
-        ...
-
-    def accept(self, ids_B: npt.NDArray[np.int64]) -> None:
-        """Go on with the tokens that were drawn."""
-        ...
-
-    def select(self, index_B: npt.NDArray[np.int64]) -> None:
-        """Only keep these rows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +87,7 @@ def decode_documents(
             between_steps()
         logits_BV = decoder.logits(state.advance()).float()
         if rows is not None:
-            logits_BV = rows.forbid(logits_BV)
+            logits_BV = forbid(logits_BV, rows.allowed())
         ids_B = draw_tokens(logits_BV, uniform_BT[places_B, step], sampling)
         live = (~ended_B).tolist()
         places, ids = places_B.tolist(), ids_B.tolist()
@@ -123,6 +108,15 @@ def decode_documents(
             ids_B, places_B, ended_B = ids_B[kept_B], places_B[kept_B], ended_B[kept_B]
         state.feed(ids_B)
     return written
+
+
+def forbid(logits_BV: Tensor, allowed_BV: npt.NDArray[np.bool_]) -> Tensor:
+    """Minus infinity where a token is not allowed; a model may score more tokens than there are."""
+    allowed = torch.from_numpy(allowed_BV).to(logits_BV.device)
+    missing = logits_BV.shape[1] - allowed.shape[1]
+    if missing:
+        allowed = torch.nn.functional.pad(allowed, (0, missing), value=False)
+    return logits_BV.masked_fill(~allowed, float("-inf"))
 
 
 def draw_tokens(logits_BV: Tensor, uniform_B: Tensor, sampling: DocumentSampling) -> Tensor:

@@ -76,8 +76,8 @@ class DocumentDrawing:
         worst = ", ".join(f"{why} ({n})" for (_, why), n in self.rejections.most_common(3))
         raise StageError(
             f"{self.num_missing} documents were rejected {self._num_attempts} times each "
-            f"({worst}). Train longer, lower the temperature, raise codec.max_document_tokens if documents are "
-            "cut off, or raise max_attempts."
+            f"({worst}). Train longer, lower the temperature, raise codec.max_document_tokens "
+            "if documents are cut off, or raise max_attempts."
         )
 
     def next_attempt(self) -> DocumentAttempt:

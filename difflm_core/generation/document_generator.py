@@ -50,6 +50,7 @@ class DocumentGenerator:
         Each drawing is a batch of its own, so that its documents are the same bit for bit whoever
         asks beside it.
         """
+        constraint = self.codec.constraint
         for drawing in drawings:
             attempt = drawing.next_attempt()
             noise = self.latents.noise(
@@ -67,6 +68,7 @@ class DocumentGenerator:
                 self.latents.latents(noise),
                 attempt.uniform_BT,
                 sampling,
+                rows=constraint.start(attempt.num_rows) if constraint else None,
                 between_steps=between_slots,
             )
             drawing.take(written)

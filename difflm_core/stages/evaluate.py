@@ -47,11 +47,17 @@ def read_synthetic(synthetic: SyntheticData) -> pa.Table:
     """All synthetic records in canonical types."""
     import pyarrow as pa
 
+    from difflm_core.data.documents import open_documents
     from difflm_core.data.readers import open_source
+    from difflm_core.data.schema import DataKind
 
     schema = load_schema(synthetic)
     names = [e.path for e in synthetic.manifest.files if e.path.startswith("part-")]
-    source = open_source([synthetic.path(name) for name in names])
+    uris = [synthetic.path(name) for name in names]
+    if schema.data_kind is DataKind.TABLE:
+        source = open_source(uris)
+    else:
+        source = open_documents(uris, schema.data_kind)
     return pa.Table.from_batches(source.canonical_batches(schema), schema=schema.arrow_schema)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from difflm_core.device import Compute
 from difflm_core.vae.attention import TIME_MAJOR
@@ -144,7 +144,7 @@ class DocumentVae(TextVae):
         """The blocks of those transformers that start at random."""
         blocks: list[nn.Module] = []
         if isinstance(self.size.decoder, DecoderSize):
-            blocks.append(self.decoder.language_model.model.layers)
+            blocks.append(self.decoder.language_model.gpt_neox.layers)
         if isinstance(self.encoder, DocumentEncoder):
             blocks.append(self.encoder.bert.encoder)
         return blocks
@@ -166,24 +166,30 @@ class DocumentVae(TextVae):
         )
 
 
-def build_compact_model(vocab_size: int, size: DecoderSize, num_positions: int) -> LlamaForCausalLM:
-    """A compact Llama for documents, with random weights.
+def build_compact_model(
+    vocab_size: int, size: DecoderSize, num_positions: int
+) -> GPTNeoXForCausalLM:
+    """A compact GPT-NeoX for documents, with random weights.
 
-    Rotary positions learn what stands near what from far fewer documents than learned ones do.
+    Rotary positions learn what stands near what from far fewer documents than learned ones do
+    (docs/adr/0025).
     """
-    config = LlamaConfig(
+    config = GPTNeoXConfig(
         vocab_size=vocab_size,
         hidden_size=size.width,
-        intermediate_size=size.width * 8 // 3 // 32 * 32 or size.width * 2,
+        intermediate_size=4 * size.width,
         num_hidden_layers=size.num_layers,
         num_attention_heads=size.num_heads,
         max_position_embeddings=num_positions,
-        attention_dropout=size.dropout,
+        rotary_pct=0.5,
+        hidden_dropout=size.dropout,
+        attention_dropout=0.0,
+        use_parallel_residual=True,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
     )
-    language_model = LlamaForCausalLM(config)
+    language_model = GPTNeoXForCausalLM(config)
     language_model.set_attn_implementation(TIME_MAJOR)
     return language_model
 
