@@ -137,8 +137,8 @@ class TokenizerSource:
             raise ConfigError(
                 f"codec.tokenizer = {self.model!r}: {changed} of {len(texts)} documents do not "
                 "come back as they were from its tokens. Expected a tokenizer that loses nothing, "
-                "such as a byte-level BPE; choose another model, or train one (codec.tokenizer null, "
-                "vae.decoder null)."
+                "such as a byte-level BPE; choose another model, or train one (codec.tokenizer "
+                "null, vae.decoder null)."
             )
 
 

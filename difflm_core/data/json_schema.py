@@ -226,7 +226,7 @@ def canonical_document(value: Any, json_schema: Mapping[str, Any]) -> str:
 
 def _ordered(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
-        options = [s for s in _options(schema, root) if "items" in s]
+        options = [s for s in options_of(schema, root) if "items" in s]
         items: Any = options[0]["items"] if options else {}
         return [_ordered(item, items, root) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
@@ -248,7 +248,7 @@ def _best_object(
     """The option of a schema whose properties are most like the fields of an object."""
     best: Mapping[str, Any] = {}
     score = -1.0
-    for option in _options(schema, root):
+    for option in options_of(schema, root):
         properties = option.get("properties", {})
         known = sum(key in properties for key in fields)
         missing = sum(key not in fields for key in option.get("required", ()))
@@ -262,7 +262,7 @@ def _best_object(
     return best
 
 
-def _options(schema: Any, root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def options_of(schema: Any, root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A schema's alternatives, references followed."""
     if not isinstance(schema, Mapping):
         return []
@@ -271,11 +271,11 @@ def _options(schema: Any, root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         target: Any = root
         for part in reference[2:].split("/"):
             target = target.get(part, {}) if isinstance(target, Mapping) else {}
-        return _options(target, root)
+        return options_of(target, root)
     found: list[Mapping[str, Any]] = []
     for key in ("anyOf", "oneOf", "allOf"):
         for option in schema.get(key, ()):
-            found += _options(option, root)
+            found += options_of(option, root)
     return [*found, schema] if "properties" in schema or not found else found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -178,6 +178,33 @@ def distances(figures: FigureData) -> str:
     return (
         f'<svg viewBox="0 0 {width:.0f} {height + 22:.0f}" role="img" '
         f'aria-label="Distance to the closest record">{"".join(parts)}</svg>'
+    )
+
+
+def similarities(edges: Floats, shares: Mapping[str, Floats]) -> str:
+    """Similarity to the nearest training document: synthetic (line) and fresh real ones (area)."""
+    width, height, left = 520.0, 160.0, 6.0
+    top = max(float(values.max()) for values in shares.values()) or 1.0
+    xs = left + edges / edges[-1] * (width - 2 * left)
+    parts: list[str] = []
+    for name, kind in (("test", "real area"), ("synthetic", "made line")):
+        steps = [f"M{xs[0]:.1f} {height}"]
+        for index, share in enumerate(shares[name]):
+            steps.append(f"V{height - share / top * (height - 8):.1f}H{xs[index + 1]:.1f}")
+        steps.append(f"V{height}")
+        parts.append(f'<path class="{kind}" d="{"".join(steps)}"/>')
+    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+        x = left + share * (width - 2 * left)
+        parts.append(
+            f'<text class="text" x="{x:.0f}" y="{height + 16:.0f}" text-anchor="{anchor}">'
+            f"{share:g}</text>"
+        )
+    parts.append(
+        f'<line class="axis" x1="{left}" x2="{width - left}" y1="{height}" y2="{height}"/>'
+    )
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height + 22:.0f}" role="img" '
+        f'aria-label="Similarity to the nearest training document">{"".join(parts)}</svg>'
     )
 
 

@@ -154,7 +154,12 @@ def _plots(evaluation: Evaluation) -> dict[str, Any]:
         "importances": None,
         "densities": None,
         "explained": None,
+        "nearest": None,
     }
+    shown = evaluation.document_figures
+    if shown is not None and shown.nearest_edges is not None:
+        drawn = plots.similarities(shown.nearest_edges, shown.nearest)
+        found["nearest"] = Markup(drawn)  # noqa: S704
     real, made = figures.association_real, figures.association_synthetic
     if real is not None and made is not None:
         names = figures.association_names

@@ -357,6 +357,8 @@ class Evaluation:
     """The whole evaluation: what `evaluate` returns and `write_report` writes.
 
     `seconds`, the duration of each part, is not written: equal evaluations give equal files.
+    `documents` holds `DocumentMeasures` where the records are documents; all about columns is then
+    about their features.
     """
 
     format_version: int
@@ -372,15 +374,19 @@ class Evaluation:
     diversity: Diversity | NotComputed
     privacy: Privacy | NotComputed
     libraries: dict[str, str]
+    documents: Any = None
     figures: FigureData = field(default_factory=FigureData, repr=False, compare=False)
+    document_figures: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form: stable keys, no figures, no durations, NaN and infinity as null."""
         tree = {
             item.name: to_plain(getattr(self, item.name))
             for item in dataclasses.fields(self)
-            if item.name not in ("figures", "seconds")
+            if item.name not in ("figures", "document_figures", "seconds")
         }
+        if self.documents is None:
+            del tree["documents"]
         return tree
 
 

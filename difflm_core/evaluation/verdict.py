@@ -34,18 +34,18 @@ def judge(
     findings = [
         _utility(utility),
         _detection(detection),
-        _shape(fidelity),
+        shape_finding(fidelity),
         _trend(fidelity),
         _validity(validity),
         _copies(privacy),
         _closest(privacy),
         _membership(privacy),
     ]
-    quality = _worst(
+    quality = worst(
         [f.light for f in findings if f.key in ("utility", "detection", "shape", "trend")]
     )
-    safety = _worst([f.light for f in findings if f.key in ("copies", "distance", "membership")])
-    light = _worst([quality, safety, findings[4].light])
+    safety = worst([f.light for f in findings if f.key in ("copies", "distance", "membership")])
+    light = worst([quality, safety, findings[4].light])
     return Verdict(light, _headline(quality, safety, validity.num_invalid_rows), tuple(findings))
 
 
@@ -62,26 +62,30 @@ def _headline(quality: str, safety: str, num_invalid: int) -> str:
         BAD: "gives away training rows",
         UNKNOWN: "its privacy could not be measured",
     }[safety]
-    joint = "but" if _rank(quality) != _rank(safety) and UNKNOWN not in (quality, safety) else "and"
+    joint = "but" if rank(quality) != rank(safety) and UNKNOWN not in (quality, safety) else "and"
     rows = "row breaks" if num_invalid == 1 else "rows break"
     end = f"; {num_invalid:,} {rows} the schema." if num_invalid else "."
     return f"{first}, {joint} {second}{end}"
 
 
-def _rank(light: str) -> int:
+def rank(light: str) -> int:
+    """Order of the lights: the worse, the larger."""
     return {UNKNOWN: -1, GOOD: 0, FAIR: 1, BAD: 2}[light]
 
 
-def _worst(lights: list[str]) -> str:
+def worst(lights: list[str]) -> str:
+    """The worst of the lights that are known."""
     known = [light for light in lights if light != UNKNOWN]
-    return max(known, key=_rank) if known else UNKNOWN
+    return max(known, key=rank) if known else UNKNOWN
 
 
-def _grade(value: float, good: float, fair: float) -> str:
+def grade(value: float, good: float, fair: float) -> str:
+    """The light of a figure that is better when it is smaller."""
     return GOOD if value <= good else FAIR if value <= fair else BAD
 
 
-def _missing(key: str, title: str, reason: str, rule: str) -> Finding:
+def missing_finding(key: str, title: str, reason: str, rule: str) -> Finding:
+    """The finding of a figure that was not computed."""
     return Finding(key, title, "–", UNKNOWN, f"Not computed: {reason}.", rule)
 
 
@@ -89,11 +93,13 @@ def _utility(utility: Utility | NotComputed) -> Finding:
     title = "Usefulness for a model"
     rule = "green: at most 2 % worse than real data; yellow: at most 6 %"
     if isinstance(utility, NotComputed):
-        return _missing("utility", title, utility.not_computed, rule)
+        return missing_finding("utility", title, utility.not_computed, rule)
     loss = -utility.gap_percent
     metric = utility.primary_metric.replace("_", " ").upper().replace("MACRO", "macro")
     if loss != loss:
-        return _missing("utility", title, "the score of the real data is 0 or undefined", rule)
+        return missing_finding(
+            "utility", title, "the score of the real data is 0 or undefined", rule
+        )
     good, fair = (2.0, 6.0) if utility.higher_is_better else (15.0, 40.0)
     if not utility.higher_is_better:
         rule = "green: error at most 15 % above that of real data; yellow: at most 40 %"
@@ -102,33 +108,35 @@ def _utility(utility: Utility | NotComputed) -> Finding:
         f"rows; trained on the real rows, {utility.real:.4g}."
     )
     value = f"{utility.gap_percent:+.1f} %"
-    return Finding("utility", title, value, _grade(loss, good, fair), sentence, rule)
+    return Finding("utility", title, value, grade(loss, good, fair), sentence, rule)
 
 
 def _detection(detection: Detection | NotComputed) -> Finding:
     title = "Telling it from real rows"
     rule = "green: AUC at most 0.60; yellow: at most 0.80 (0.5 = coin toss, 1 = always right)"
     if isinstance(detection, NotComputed):
-        return _missing("detection", title, detection.not_computed, rule)
+        return missing_finding("detection", title, detection.not_computed, rule)
     sentence = "A model trained to tell synthetic from real rows ranks them right this often."
     if detection.auc < 0.45:
         sentence += " Below 0.5: synthetic rows repeat training rows."
-    light = _grade(detection.auc, 0.60, 0.80)
+    light = grade(detection.auc, 0.60, 0.80)
     return Finding("detection", title, f"{detection.auc:.3f}", light, sentence, rule)
 
 
-def _shape(fidelity: Fidelity | NotComputed) -> Finding:
-    title = "Columns (shape error)"
+def shape_finding(
+    fidelity: Fidelity | NotComputed, title: str = "Columns (shape error)"
+) -> Finding:
+    """How alike the distributions of single columns are."""
     rule = "green: at most 2 %, or twice the real holdout's; yellow: at most 5 %, or four times"
     if isinstance(fidelity, NotComputed) or fidelity.shape_error is None:
         reason = fidelity.not_computed if isinstance(fidelity, NotComputed) else "no usable column"
-        return _missing("shape", title, reason, rule)
+        return missing_finding("shape", title, reason, rule)
     floor = fidelity.holdout_shape_error or 0.0
     sentence = (
         "Mean difference between the distributions of each column. "
         f"The real holdout, for comparison: {floor:.2f} %."
     )
-    light = _grade(fidelity.shape_error, max(2.0, 2 * floor), max(5.0, 4 * floor))
+    light = grade(fidelity.shape_error, max(2.0, 2 * floor), max(5.0, 4 * floor))
     return Finding("shape", title, f"{fidelity.shape_error:.2f} %", light, sentence, rule)
 
 
@@ -139,13 +147,13 @@ def _trend(fidelity: Fidelity | NotComputed) -> Finding:
         reason = (
             fidelity.not_computed if isinstance(fidelity, NotComputed) else "no pair of columns"
         )
-        return _missing("trend", title, reason, rule)
+        return missing_finding("trend", title, reason, rule)
     floor = fidelity.holdout_trend_error or 0.0
     sentence = (
         "Mean difference between the joint distributions of each pair of columns. "
         f"The real holdout, for comparison: {floor:.2f} %."
     )
-    light = _grade(fidelity.trend_error, max(3.0, 2 * floor), max(8.0, 4 * floor))
+    light = grade(fidelity.trend_error, max(3.0, 2 * floor), max(8.0, 4 * floor))
     return Finding("trend", title, f"{fidelity.trend_error:.2f} %", light, sentence, rule)
 
 
@@ -164,11 +172,11 @@ def _copies(privacy: Privacy | NotComputed) -> Finding:
     title = "Exact copies"
     rule = "green: not more often than a real holdout (plus chance); yellow: up to twice as often"
     if isinstance(privacy, NotComputed):
-        return _missing("copies", title, privacy.not_computed, rule)
+        return missing_finding("copies", title, privacy.not_computed, rule)
     copies = privacy.copies
     base = copies.holdout_exact_rate
     chance = 2.0 * (max(base, 1e-4) * (1 - base) / 1000) ** 0.5
-    light = _grade(copies.exact_rate, base + min(chance, 0.005), 2 * base + 0.005)
+    light = grade(copies.exact_rate, base + min(chance, 0.005), 2 * base + 0.005)
     sentence = (
         f"Share of synthetic rows that equal a training row; {100 * base:.2f} % of the holdout's "
         "real rows do so too."
@@ -181,14 +189,14 @@ def _closest(privacy: Privacy | NotComputed) -> Finding:
     rule = "green: the interval reaches 52 % or below; yellow: 55 % (50 % = no memory)"
     if isinstance(privacy, NotComputed) or isinstance(privacy.distances, NotComputed):
         reason = _reason(privacy, "distances")
-        return _missing("distance", title, reason, rule)
+        return missing_finding("distance", title, reason, rule)
     distances: Distances = privacy.distances
     sentence = (
         "Share of synthetic rows whose closest real row is a training row rather than one of as "
         f"many unseen rows (95 % interval {100 * distances.share_low:.1f} to "
         f"{100 * distances.share_high:.1f} %)."
     )
-    light = _grade(distances.share_low, 0.52, 0.55)
+    light = grade(distances.share_low, 0.52, 0.55)
     value = f"{100 * distances.share_closer_to_train:.1f} %"
     return Finding("distance", title, value, light, sentence, rule)
 
@@ -197,14 +205,14 @@ def _membership(privacy: Privacy | NotComputed) -> Finding:
     title = "Membership attack"
     rule = "green: the interval reaches 0.52 or below; yellow: 0.55 (0.5 = the attacker guesses)"
     if isinstance(privacy, NotComputed) or isinstance(privacy.membership, NotComputed):
-        return _missing("membership", title, _reason(privacy, "membership"), rule)
+        return missing_finding("membership", title, _reason(privacy, "membership"), rule)
     attack: Membership = privacy.membership
     sentence = (
         f"AUC of the better of two attacks ({attack.attack}) that guess who was in the training "
         f"table; it finds {100 * attack.tpr_at_1_percent_fpr:.1f} % of the members at 1 % false "
         "alarms."
     )
-    light = _grade(attack.auc_low, 0.52, 0.55)
+    light = grade(attack.auc_low, 0.52, 0.55)
     return Finding("membership", title, f"{attack.auc:.3f}", light, sentence, rule)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA_FILE = "schema.json"
 CODEC_FOLDER = "codec"
 SCALER_FILE = "scaler.safetensors"
+REJECTIONS_FILE = "rejections.json"
 
 
 def part_name(split: str, index: int) -> str:

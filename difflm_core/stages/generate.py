@@ -18,12 +18,10 @@ from difflm_core.artifacts import WORK_FOLDER, GeneratorBundle, SyntheticData
 from difflm_core.config import GenerateConfig, RuntimeConfig
 from difflm_core.parallel import OnRows, Shard, ShardWorker
 from difflm_core.stage import Stage, StageContext
-from difflm_core.stages.corpus import SCHEMA_FILE, load_codec
+from difflm_core.stages.corpus import REJECTIONS_FILE, SCHEMA_FILE, load_codec
 
 if TYPE_CHECKING:
     from difflm_core.generation.drawing import Rejections
-
-REJECTIONS_FILE = "rejections.json"
 
 
 def generate(ctx: StageContext, cfg: GenerateConfig, generator: GeneratorBundle) -> SyntheticData:
