@@ -20,6 +20,8 @@ from difflm_core.data.schema import Column, ColumnKind, Schema
 MAX_FEATURES = 48
 # Listed values inside lists and maps that are counted.
 MAX_COUNTED = 6
+# A place in fewer documents says more about chance than about the corpus.
+MIN_DOCUMENTS, MIN_SHARE = 5, 0.02
 CHARACTERS, DEPTH = "document (characters)", "document (depth)"
 
 Features = dict[str, Any]
@@ -81,8 +83,10 @@ class JsonFeatures:
         required = {key for option in options for key in option.get("required", ())}
         for key in properties:
             name = f"{path}.{key}" if path else key
-            if key not in required:
-                _note(found, f"{name} (present)", "yes" if key in fields else "no", inside)
+            if key not in required and not inside:
+                found[f"{name} (present)"] = "yes" if key in fields else "no"
+            elif key not in required and key in fields:
+                _count(found, f"{name} (present)")
         for key, inner in fields.items():
             if key in properties:
                 name = f"{path}.{key}" if path else key
@@ -157,7 +161,8 @@ def _columns(rows: Sequence[Features]) -> list[Column]:
             seen.setdefault(name, set()).add(value)
             numeric[name] = numeric.get(name, True) and not isinstance(value, str)
             counts[name] = counts.get(name, 0) + 1
-    names = [n for n in seen if len(seen[n]) > 1 or counts[n] < len(rows)]
+    fewest = max(MIN_DOCUMENTS, MIN_SHARE * len(rows))
+    names = [n for n in seen if len(seen[n]) > 1 and counts[n] >= fewest]
     names.sort(key=lambda name: (name.count(".") + name.count("[]"), -counts[name]))
     columns: list[Column] = []
     for name in names[:MAX_FEATURES]:
