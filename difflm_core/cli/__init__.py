@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from difflm_core.cli.code_commands import check
 from difflm_core.cli.console import SETTINGS
 from difflm_core.cli.groups import add_command, command_group
 from difflm_core.cli.model_commands import fit, report, sample
@@ -21,7 +22,7 @@ STAGE_PANEL = "Stages, one at a time"
 # Installed packages bring commands: functions that add them to a `typer.Typer`, and import nothing
 # heavy.
 COMMANDS = "difflm.commands"
-_HELP = """Synthetic tables from real ones, and a report on how good and how private they are.
+_HELP = """Synthetic tables, documents and code from real ones, and a report on how good they are.
 
 \b
   difflm run run.yaml                           a table in, a report out
@@ -80,6 +81,14 @@ def build_app() -> typer.Typer:
         argv = stage.argv("run.yaml", dict.fromkeys(stage.inputs, "URI"), "URI")
         example = " ".join(["difflm", *argv])
         add_command(app, stage_command(stage), example, name=stage.name, panel=STAGE_PANEL)
+    code = command_group("Judge generated code by running it.")
+    add_command(
+        code,
+        check,
+        "difflm code check HumanEval.jsonl.gz",
+        "difflm code check mbpp.jsonl --solutions samples.jsonl -k 1,10",
+    )
+    app.add_typer(code, name="code")
     config = command_group("Show, check or document a configuration.")
     add_command(config, show, "difflm config show run.yaml --set seed=3")
     add_command(config, validate, "difflm config validate run.yaml")

@@ -1,0 +1,1 @@
+"""Code that is judged by running it: problem sets, and pass@k."""
