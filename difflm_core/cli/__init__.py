@@ -14,6 +14,7 @@ import typer
 from difflm_core.cli.code_commands import check
 from difflm_core.cli.console import SETTINGS
 from difflm_core.cli.groups import add_command, command_group
+from difflm_core.cli.judge_command import judge
 from difflm_core.cli.model_commands import fit, report, sample
 from difflm_core.cli.settings_commands import docs, infer, show, validate
 from difflm_core.cli.stage_commands import run, stage_command
@@ -77,6 +78,12 @@ def build_app() -> typer.Typer:
         "--where joined=2024-01-31..",
     )
     add_command(app, report, "difflm report runs/adult", "difflm report runs/adult --open")
+    add_command(
+        app,
+        judge,
+        "difflm judge tools.jsonl runs/tools --endpoint https://host/v1 --model NAME --key-env KEY",
+        "difflm judge tools.jsonl runs/tools --local models/judge --category category_name",
+    )
     for stage in load_stages():
         argv = stage.argv("run.yaml", dict.fromkeys(stage.inputs, "URI"), "URI")
         example = " ".join(["difflm", *argv])

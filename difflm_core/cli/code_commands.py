@@ -126,4 +126,4 @@ def read_solutions(uri: str) -> Iterator[Solution]:
                 f"{uri}, line {number}: expected an object with the keys task_id and completion "
                 "(or solution)"
             )
-        yield Solution(str(fields["task_id"]), code)
+        yield Solution(str(record["task_id"]), code)
