@@ -29,7 +29,7 @@ from components.serving.limits import Limits
 from components.serving.problems import ServiceError
 from components.serving.registry import ModelRef, Registry
 from components.serving.worker import Refusal, SpanAnswer, SpanRequest, Worker
-from difflm_core.generation.generator import Generator
+from difflm_core.generation.bundle import AnyGenerator
 
 _LOGGER = logging.getLogger("difflm.serve")
 FRONT, GENERATOR = "front", "generator"
@@ -91,7 +91,7 @@ class GeneratorReplica:
         self._refs: dict[str, ModelRef] = {}
 
     @serve.multiplexed(max_num_models_per_replica=_MODELS_PER_REPLICA)
-    async def _load(self, key: str) -> Generator:
+    async def _load(self, key: str) -> AnyGenerator:
         loaded = await asyncio.to_thread(self._worker.load, self._refs[key])
         if isinstance(loaded, Refusal):
             raise _NotLoadedError(loaded)
@@ -101,7 +101,7 @@ class GeneratorReplica:
         """Make a span; see `Worker.make`."""
         self._refs[ref.key] = ref
         try:
-            generator: Generator = await self._load(ref.key)  # pyright: ignore[reportCallIssue]
+            generator: AnyGenerator = await self._load(ref.key)  # pyright: ignore[reportCallIssue]
         except _NotLoadedError as error:
             return error.refusal
         return await self._worker.make(generator, request)

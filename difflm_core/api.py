@@ -31,7 +31,7 @@ from difflm_core.data.writers import RecordWriter
 from difflm_core.device import choose_compute
 from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
 from difflm_core.generation import generator as generation
-from difflm_core.generation.bundle import load_generator
+from difflm_core.generation.bundle import AnyGenerator, load_generator
 from difflm_core.generation.conditions import Conditions
 from difflm_core.progress import SILENT, Progress, Sink
 
@@ -47,7 +47,7 @@ class DiffLM:
         rejections: Tries that were rejected so far, by column and reason.
     """
 
-    def __init__(self, bundle: GeneratorBundle, generator: generation.Generator) -> None:
+    def __init__(self, bundle: GeneratorBundle, generator: AnyGenerator) -> None:
         """Wrap a loaded generator; use `fit` or `from_pretrained`."""
         self._bundle = bundle
         self._generator = generator

@@ -113,7 +113,7 @@ class DeepSpeedEngine(Engine):
         return masters
 
     @override
-    def __call__(self, *inputs: Tensor | None) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         return self._engine(*inputs)
 
     @property

@@ -81,7 +81,7 @@ WHOLE = Sharding()
 class Engine(Protocol):
     """Trains the parameters of a module."""
 
-    def __call__(self, *inputs: Tensor | None) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         """Call the module, in training or evaluation mode as it is."""
         ...
 
@@ -187,7 +187,7 @@ class TorchEngine(Engine):
         self._lrs = [[g["lr"] for g in o.param_groups] for o in self._optimizers]
 
     @override
-    def __call__(self, *inputs: Tensor | None) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         return self._module(*inputs)
 
     @property

@@ -19,7 +19,7 @@ from components.serving.problems import ServiceError
 from components.serving.schemas import Finding, ModelSummary, Quality
 from difflm_core import storage
 from difflm_core.artifacts import MANIFEST_NAME, GeneratorBundle, Manifest, read_manifest
-from difflm_core.codec.records import RecordCodec
+from difflm_core.codec.loading import AnyCodec, load_codec
 from difflm_core.data.schema import Schema
 from difflm_core.errors import ArtifactError, ConfigError, DiffLMError
 from difflm_core.generation.bundle import CODEC_FOLDER
@@ -50,7 +50,7 @@ class Model:
 
     ref: ModelRef
     num_training_rows: int | None
-    codec: RecordCodec = field(repr=False)
+    codec: AnyCodec = field(repr=False)
     card: str = field(repr=False)
     quality: Quality | None = field(repr=False)
 
@@ -205,7 +205,7 @@ def read_model(name: str, uri: str, before: Model | None = None) -> Model:
         return before
     bundle = GeneratorBundle(uri, manifest)
     with bundle.local(CODEC_FOLDER) as folder:
-        codec = RecordCodec.load(folder)
+        codec = load_codec(folder)
     card = storage.join(uri, CARD_NAME)
     return Model(
         ModelRef(name, version, uri),

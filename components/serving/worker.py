@@ -13,10 +13,9 @@ from difflm_core.artifacts import GeneratorBundle
 from difflm_core.device import choose_compute
 from difflm_core.errors import ArtifactError, DiffLMError
 from difflm_core.generation.batching import BatchingEngine
-from difflm_core.generation.bundle import load_generator
+from difflm_core.generation.bundle import AnyGenerator, load_generator
 from difflm_core.generation.conditions import Conditions
 from difflm_core.generation.drawing import SamplingOptions, Span
-from difflm_core.generation.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Worker:
         """Start the threads; see `BatchingEngine`."""
         self._engine = BatchingEngine(num_threads)
 
-    def load(self, ref: ModelRef) -> Generator | Refusal:
+    def load(self, ref: ModelRef) -> AnyGenerator | Refusal:
         """Load a version of a model."""
         try:
             bundle = GeneratorBundle.open(ref.uri, verify=True)
@@ -116,7 +115,7 @@ class Worker:
         except (ArtifactError, OSError):
             return Refusal("unavailable", f"{ref.id} cannot be read at the moment; ask again.")
 
-    async def make(self, generator: Generator, request: SpanRequest) -> SpanAnswer | Refusal:
+    async def make(self, generator: AnyGenerator, request: SpanRequest) -> SpanAnswer | Refusal:
         """Make a span; when the caller is gone before it has begun, it is not made."""
         try:
             options = SamplingOptions(

@@ -65,9 +65,9 @@ def judge(
 
     options = JudgeOptions(max_scored, max_groups, tools_per_set, seed=seed)
     asked = _open_judge(endpoint, model, key_env, local, cache, max_requests)
-    sides = [_read_tools(real), _read_tools(synthetic)]
+    real_tools, made_tools = _read_tools(real), _read_tools(synthetic)
     progress = Progress(start_output(headings=False))
-    total = num_questions(len(sides[0]), len(sides[1]), options)
+    total = num_questions(len(real_tools), len(made_tools), options)
 
     def category_of(tool: Any) -> str:
         return str(tool.get(category, "")) if category and isinstance(tool, dict) else ""
@@ -75,7 +75,8 @@ def judge(
     try:
         with progress.track("Asking the judge", total=total, unit="answers") as bar:
             result = judge_tools(
-                *sides,
+                real_tools,
+                made_tools,
                 asked,
                 options,
                 category_of=category_of,

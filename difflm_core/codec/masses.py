@@ -16,6 +16,7 @@ from difflm_core.codec.numbers import NumberForm
 from difflm_core.codec.rank_field import RankField
 from difflm_core.codec.ranks import Numbers
 from difflm_core.codec.records import RecordCodec
+from difflm_core.codec.text import TextCodec
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,8 +85,10 @@ class ColumnMass:
         return max(0.0, upto - below)
 
 
-def column_mass(codec: RecordCodec, name: str) -> ColumnMass | None:
+def column_mass(codec: RecordCodec | TextCodec, name: str) -> ColumnMass | None:
     """Distribution of a column's training values; None for text, identifiers and constants."""
+    if isinstance(codec, TextCodec):
+        return None
     field = codec.fields.get(name)
     if not isinstance(field, RankField):
         return None

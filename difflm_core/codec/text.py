@@ -142,7 +142,7 @@ class TextCodec:
             tokenizer = train_tokenizer(
                 _lists(texts), schema.columns[0].json_schema, vocab_size=options.vocab_size
             )
-            codec = cls(schema, tokenizer, end=tokenizer.token_to_id(END), options=options)
+            codec = cls(schema, tokenizer, end=_end_of(tokenizer), options=options)
         else:
             tokenizer, end = source.load()
             codec = cls(schema, tokenizer, end=end, options=options, source=source)
@@ -282,6 +282,13 @@ class TextCodec:
         )
         codec.tokens_per_record = document["tokens_per_record"]
         return codec
+
+
+def _end_of(tokenizer: Tokenizer) -> int:
+    end = tokenizer.token_to_id(END)
+    if end is None:
+        raise AssertionError("a trained tokenizer has the end token")
+    return end
 
 
 def _lists(values: pa.Array | pa.ChunkedArray) -> Iterator[list[str]]:

@@ -134,7 +134,7 @@ class DocumentLinesReader(JsonLinesReader):
         return _batches(parts, self.schema)
 
 
-@dataclass(frozen=True)
+@dataclass
 class WholeFileReader:
     """A file that is read whole: a JSON array or object, or a Python module.
 
@@ -177,7 +177,7 @@ class WholeFileReader:
         return _batches(parts, self.schema)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RowDocumentsReader:
     """The rows of a table as flat objects; what is missing in a row is left out.
 

@@ -218,8 +218,8 @@ class Schema(BaseModel):
     @property
     def data_kind(self) -> DataKind:
         """What a record is."""
-        kind = self.columns[0].kind
-        return DataKind(kind.value) if kind in DOCUMENT_KINDS else DataKind.TABLE
+        kinds = [column.kind for column in self.columns if column.kind in DOCUMENT_KINDS]
+        return DataKind(kinds[0].value) if kinds else DataKind.TABLE
 
     @property
     def arrow_schema(self) -> pa.Schema:
@@ -268,7 +268,7 @@ class Schema(BaseModel):
                         f"column {column.name!r} of kind '{column.kind}' holds whole records and "
                         "must be the only one; remove the others, or change its kind"
                     )
-        is_table = self.columns[0].kind not in DOCUMENT_KINDS  # of documents, it is a path
+        is_table = self.data_kind is DataKind.TABLE  # of documents, the target is a path
         if is_table and self.target is not None and self.target not in seen:
             raise ValueError(absent_name(self.target, self.names, what="target column"))
         return self

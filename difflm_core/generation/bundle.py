@@ -36,6 +36,7 @@ from difflm_core.vae.model import RecordVae, VaeSize
 CODEC_FOLDER = "codec"
 CALIBRATION_FILE = "calibration.safetensors"
 DOCUMENT_FAMILY = "documents"
+AnyGenerator = Generator | DocumentGenerator
 
 
 def save_vae(vae: RecordVae | DocumentVae, directory: Path) -> None:
@@ -105,7 +106,7 @@ def load_diffusion(directory: Path, device: torch.device) -> tuple[LatentDiffusi
     return diffusion.to(device).eval(), SamplerOptions(**data["sampler"])
 
 
-def load_generator(directory: Path, compute: Compute) -> Generator | DocumentGenerator:
+def load_generator(directory: Path, compute: Compute) -> AnyGenerator:
     """Load a complete generator from the payload of a `GeneratorBundle`."""
     codec = load_codec(directory / CODEC_FOLDER)
     vae = load_vae(directory, codec, compute)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from difflm_core.codec.loading import AnyCodec
 from difflm_core.codec.masses import column_mass
-from difflm_core.codec.records import RecordCodec
 from difflm_core.data.schema import ColumnKind
 
 # Longer lists are no help to anyone.
@@ -52,7 +52,7 @@ class ColumnChoices:
         return json_value(self.high)
 
 
-def column_choices(codec: RecordCodec, name: str) -> ColumnChoices:
+def column_choices(codec: AnyCodec, name: str) -> ColumnChoices:
     """What can be generated in the column `name`.
 
     Raises:

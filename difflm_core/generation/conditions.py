@@ -17,7 +17,8 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc_module
 
-from difflm_core.codec.records import RecordCodec
+from difflm_core.codec.loading import AnyCodec
+from difflm_core.codec.text import TextCodec
 from difflm_core.data.schema import absent_name
 from difflm_core.errors import ConfigError
 from difflm_core.generation.condition_text import read_where
@@ -86,7 +87,7 @@ class Conditions:
     columns: tuple[Condition, ...] = ()
 
     @classmethod
-    def parse(cls, wanted: Mapping[str, Any] | Sequence[str], codec: RecordCodec) -> Self:
+    def parse(cls, wanted: Mapping[str, Any] | Sequence[str], codec: AnyCodec) -> Self:
         """Check and compile what a caller asks for.
 
         Args:
@@ -100,6 +101,13 @@ class Conditions:
             ConfigError: a column or value does not exist or cannot be generated, or rows cannot
                 be asked for by the column.
         """
+        if isinstance(codec, TextCodec):
+            if wanted:
+                raise ConfigError(
+                    "conditions: documents are made without conditions in this release; expected "
+                    "none. Filter what is made, or train on the documents that are wanted."
+                )
+            return cls()
         if not isinstance(wanted, Mapping):
             wanted = read_where(wanted, codec)
         names = codec.schema.names

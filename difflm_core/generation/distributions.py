@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from difflm_core.codec.loading import AnyCodec
 from difflm_core.codec.masses import ColumnMass, column_mass
 from difflm_core.codec.numbers import NumberForm
-from difflm_core.codec.records import RecordCodec
 from difflm_core.data.schema import ColumnKind
 from difflm_core.generation.choices import JsonScalar, json_value
 
@@ -57,7 +57,7 @@ class ColumnDistribution:
     missing: float
 
 
-def training_distributions(codec: RecordCodec) -> list[ColumnDistribution]:
+def training_distributions(codec: AnyCodec) -> list[ColumnDistribution]:
     """Distributions of all columns but those of free text and identifiers.
 
     Shares of labels add up to less than 1 if rare ones are left out. A constant has one label.

@@ -183,7 +183,9 @@ def judge_tools(
         )
     halves = _halves(real, generator) if options.control else None
     control_pairs = (
-        _pairs(*(_by_category(half, category_of) for half in halves), options) if halves else []
+        _pairs(_by_category(halves[0], category_of), _by_category(halves[1], category_of), options)
+        if halves
+        else []
     )
     made_scores = list(judge.ask([score_question(tool) for tool in made_tools], on_answer))
     real_scores = list(judge.ask([score_question(tool) for tool in real_tools], on_answer))

@@ -65,11 +65,8 @@ def _replace_input(text: str) -> None:
 
 def _preload() -> None:
     """Load what the interpreter looks up late, while it can still be found."""
-    import encodings.idna
-    import linecache
-    import traceback
-
-    del encodings, linecache, traceback
+    for name in ("encodings.idna", "linecache", "traceback"):
+        __import__(name)
 
 
 def _report(report: int, token: int, outcome: str, error: BaseException | None) -> None:

@@ -15,8 +15,6 @@ from difflm_core.artifacts import WORK_FOLDER
 from difflm_core.parallel import Launcher, LocalLauncher, OnRows, Shard, ShardWorker
 
 if TYPE_CHECKING:
-    from difflm_core.data.json_schema import DocumentProfile
-    from difflm_core.data.profile import TableProfile
     from difflm_core.data.readers import Source
     from difflm_core.data.schema import DataKind, Schema
     from difflm_core.stage import StageContext
@@ -94,7 +92,7 @@ class Profiler:
             whole.merge(profile)
         return whole, pieces
 
-    def begin(self, source: Source) -> TableProfile | DocumentProfile:
+    def begin(self, source: Source) -> Any:
         """The empty profile of a source."""
         from difflm_core.data.inference import begin_profile
         from difflm_core.data.json_schema import DocumentProfile

@@ -11,8 +11,6 @@ from difflm_core.stage import Stage, StageContext
 from difflm_core.stages.corpus import CODEC_FOLDER, SCHEMA_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pyarrow as pa
 
     from difflm_core.codec.loading import AnyCodec
@@ -81,9 +79,7 @@ def _serialize(ctx: StageContext, cfg: SerializeConfig) -> Corpus:
     )
 
 
-def _decide(
-    data: DataConfig, source: Source, profile: Any, declared: Schema | Mapping[str, Any] | None
-) -> Schema:
+def _decide(data: DataConfig, source: Source, profile: Any, declared: Any) -> Schema:
     """The schema of profiled records."""
     from difflm_core.data.inference import decide_schema
     from difflm_core.data.json_schema import decide_document_schema

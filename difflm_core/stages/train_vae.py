@@ -7,7 +7,7 @@ metrics.jsonl.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from difflm_core.artifacts import ArtifactWriter, Corpus, VaeCheckpoint
 from difflm_core.config import RuntimeConfig, VaeConfig
@@ -18,6 +18,8 @@ from difflm_core.stages.loop import checkpoint_file, loop_options
 from difflm_core.stages.untrained import untrained
 
 if TYPE_CHECKING:
+    from difflm_core.vae.document_model import DocumentVae
+    from difflm_core.vae.model import RecordVae
     from difflm_core.vae.training import VaeRecipe, VaeReport
 
 
@@ -80,7 +82,7 @@ class _Training:
             for name, parameter in trained_parameters(trained).items():
                 parameter.data.copy_(whole[name])
             with self.output.folder() as folder:
-                save_vae(trained, folder)
+                save_vae(cast("RecordVae | DocumentVae", trained), folder)
         return report
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,9 @@ from torch import Tensor
 from difflm_core.codec.base import Codec
 from difflm_core.errors import DataError
 from difflm_core.seeds import numpy_generator
-from difflm_core.vae.model import Rows
+
+if TYPE_CHECKING:
+    from difflm_core.vae.model import Rows
 
 
 @dataclass(frozen=True)

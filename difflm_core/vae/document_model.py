@@ -63,18 +63,18 @@ class DocumentVaeSize:
     def from_json(cls, data: dict[str, Any]) -> DocumentVaeSize:
         """Inverse of `to_json`."""
         decoder, encoder = data["decoder"], data["encoder"]
-        return cls(
-            **{
-                **data,
-                "decoder": _spec(decoder) if "model" in decoder else DecoderSize(**decoder),
-                "encoder": _spec(encoder) if "model" in encoder else EncoderSize(**encoder),
-                "prefix": tuple(data["prefix"]),
-            }
-        )
+        values: dict[str, Any] = {
+            **data,
+            "decoder": _spec(decoder) if "model" in decoder else DecoderSize(**decoder),
+            "encoder": _spec(encoder) if "model" in encoder else EncoderSize(**encoder),
+            "prefix": tuple(data["prefix"]),
+        }
+        return cls(**values)
 
 
 def _spec(data: dict[str, Any]) -> PretrainedSpec:
-    return PretrainedSpec(**{**data, "lora_modules": tuple(data["lora_modules"])})
+    values: dict[str, Any] = {**data, "lora_modules": tuple(data["lora_modules"])}
+    return PretrainedSpec(**values)
 
 
 class DocumentVae(TextVae):
@@ -181,7 +181,11 @@ def build_compact_model(
         num_hidden_layers=size.num_layers,
         num_attention_heads=size.num_heads,
         max_position_embeddings=num_positions,
-        rotary_pct=0.5,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": 0.5,
+        },
         hidden_dropout=size.dropout,
         attention_dropout=0.0,
         use_parallel_residual=True,

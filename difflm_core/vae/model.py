@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +21,12 @@ from difflm_core.vae.encoder import EncoderSize, RecordEncoder
 from difflm_core.vae.injection import InjectionMode, LatentInjector
 from difflm_core.vae.objective import sample_posterior
 
+if TYPE_CHECKING:
+    from difflm_core.vae.document_rows import DocumentRows
 
-class Rows(Protocol):
-    """What the model reads of some records: token ids of a table's rows, or documents."""
 
-    def __len__(self) -> int:
-        """How many."""
-        ...
-
-    def __getitem__(self, rows: Any) -> Any:
-        """Some of them."""
-        ...
-
-    def to(self, device: Any) -> Any:
-        """The same on a device."""
-        ...
-
-    def tensor_split(self, parts: int) -> Any:
-        """Cut into equal parts."""
-        ...
+# What the model reads of some records: token ids of a table's rows [B, T], or documents.
+Rows: TypeAlias = "Tensor | DocumentRows"
 
 
 class TextVae(nn.Module):

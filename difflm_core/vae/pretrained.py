@@ -224,7 +224,7 @@ def _attention(spec: PretrainedSpec, compute: Compute) -> str:
     if spec.attention != "auto":
         return spec.attention
     if compute.device.type == "cuda" and compute.precision == torch.bfloat16:
-        from transformers.utils import is_flash_attn_2_available
+        from transformers.utils.import_utils import is_flash_attn_2_available
 
         return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
     return "sdpa"

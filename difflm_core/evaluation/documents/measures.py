@@ -75,7 +75,7 @@ class Corpora:
             if len(texts) <= max_documents:
                 return list(texts)
             chosen = np.sort(generator.permutation(len(texts))[:max_documents])
-            return [texts[index] for index in chosen]
+            return [texts[int(index)] for index in chosen]
 
         self.schema = schema
         self.json_schema: Mapping[str, Any] = schema.columns[0].json_schema or {}
@@ -219,7 +219,8 @@ def _share(found: Any) -> float:
 
 def _spread(corpora: Corpora) -> Any:
     _require_enough(corpora)
-    return spread(*corpora.vectors, corpora.seed)
+    made, real, held = corpora.vectors
+    return spread(made, real, held, corpora.seed)
 
 
 def _detection(corpora: Corpora) -> TextDetection:
@@ -257,8 +258,9 @@ def _cut(texts: Sequence[str], size: int, generator: np.random.Generator) -> lis
     for index in generator.permutation(len(texts)):
         if left <= 0:
             break
-        chosen.append(texts[index])
-        left -= len(texts[index])
+        text = texts[int(index)]
+        chosen.append(text)
+        left -= len(text)
     return chosen
 
 

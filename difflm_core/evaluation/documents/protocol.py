@@ -82,10 +82,11 @@ def evaluate_documents(
     shown = DocumentFigures()
     measures = measure_documents(corpora, rejected or {}, shown, run)
     feature_schema, tables = _features(corpora)
-    prepared = prepare(*tables, feature_schema)
+    prepared = prepare(tables[0], tables[1], tables[2], feature_schema)
     fidelity = run.part("fidelity", lambda: fidelity_of(prepared, seed, limit))
     detection = run.part("detection", lambda: detect(prepared, seed, max_rows=limit))
-    spread = run.part("diversity", lambda: diversity(*tables, feature_schema))
+    made, real, held = tables
+    spread = run.part("diversity", lambda: diversity(made, real, held, feature_schema))
     figures = FigureData()
     run.part("figures", lambda: add_figures(figures, prepared))
     num_rejected = sum((rejected or {}).values())

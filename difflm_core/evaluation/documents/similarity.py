@@ -138,8 +138,8 @@ def average_similarity(
 
     generator = np.random.default_rng(seed)
     size = min(len(generated), len(references), MAX_PAIRED)
-    made = [generated[i] for i in generator.permutation(len(generated))[:size]]
-    real = [references[i] for i in generator.permutation(len(references))[:size]]
+    made = [generated[int(i)] for i in generator.permutation(len(generated))[:size]]
+    real = [references[int(i)] for i in generator.permutation(len(references))[:size]]
     near = (np.clip(embed(made) @ embed(real).T, -1, 1) + 1) / 2
     fields = np.zeros_like(near)
     ours = [Counter(_leaves_of(text)) for text in made]
