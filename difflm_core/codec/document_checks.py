@@ -51,7 +51,7 @@ def json_check(json_schema: Mapping[str, Any]) -> DocumentCheck:
             document = json.loads(
                 text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
             )
-            text.encode()
+            json.dumps(document, ensure_ascii=False).encode()
         except _DuplicateKeyError:
             return DUPLICATE_KEY
         except UnicodeEncodeError:

@@ -1,0 +1,183 @@
+"""Constrained writing: whatever is drawn among the allowed tokens is a valid document."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from difflm_core.codec.constraint import Constraint
+from difflm_core.codec.document_checks import DUPLICATE_KEY, json_check
+from difflm_core.codec.text_tokenizer import END, train_tokenizer
+from difflm_core.data.json_schema import canonical_document, schema_of
+from difflm_core.errors import SchemaError
+from tests.documents import make_tools
+from tests.unit.data.test_json_schema import profiled
+
+TOOLS = make_tools(100)
+SCHEMAS = {
+    "tools": schema_of(profiled(TOOLS).root),
+    "texts": {
+        "type": "object",
+        "properties": {"a": {"type": "string", "minLength": 2, "maxLength": 9}},
+        "required": ["a"],
+        "additionalProperties": False,
+    },
+    "numbers": {
+        "type": "array",
+        "items": {
+            "anyOf": [
+                {"type": "number", "minimum": -5, "maximum": 5, "x-decimals": 2},
+                {"type": "integer", "minimum": 100, "maximum": 200},
+            ]
+        },
+        "minItems": 1,
+        "maxItems": 3,
+    },
+    "formats": {
+        "type": "object",
+        "properties": {
+            "d": {"type": "string", "format": "date"},
+            "u": {"type": "string", "format": "uuid"},
+            "i": {"type": "string", "format": "ipv4"},
+        },
+        "required": ["d", "u", "i"],
+        "additionalProperties": False,
+    },
+    "map": {
+        "type": "object",
+        "patternProperties": {"^(?s:.{1,3})$": {"type": "boolean"}},
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 3,
+    },
+}
+
+
+def tokenizer_for(schema):
+    texts = [canonical_document(tool, SCHEMAS["tools"]) for tool in TOOLS]
+    return train_tokenizer([texts], schema, vocab_size=400)
+
+
+def written(constraint, count, max_tokens=200, seed=0):
+    """Random documents: tokens drawn uniformly among the allowed ones, ends preferred."""
+    generator = np.random.default_rng(seed)
+    rows = constraint.start(count)
+    ids = [[] for _ in range(count)]
+    places = np.arange(count)
+    for _ in range(max_tokens):
+        allowed = rows.allowed()
+        weights = allowed * generator.random(allowed.shape)
+        weights[:, constraint.end] *= 3
+        drawn = weights.argmax(axis=1)
+        assert allowed[np.arange(len(drawn)), drawn].all()
+        for place, token in zip(places, drawn.tolist(), strict=True):
+            ids[place].append(token)
+        rows.accept(drawn)
+        kept = np.flatnonzero(drawn != constraint.end)
+        if not len(kept):
+            break
+        rows.select(kept)
+        places = places[kept]
+    return ids
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_is_drawn_is_valid(name):
+    schema = SCHEMAS[name]
+    tokenizer = tokenizer_for(schema)
+    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    ended = [row for row in written(constraint, 40) if row[-1] == constraint.end]
+    assert len(ended) >= 10
+    for row in ended:
+        text = tokenizer.decode(row)
+        assert validator.is_valid(json.loads(text)), text
+        # The check refuses only what no grammar can: a key that stands twice in a map.
+        assert json_check(schema)(text) in (None, DUPLICATE_KEY)
+
+
+def test_only_whole_documents_are_accepted():
+    schema = SCHEMAS["tools"]
+    tokenizer = tokenizer_for(schema)
+    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    text = canonical_document(TOOLS[0], schema)
+    encode = lambda value: tokenizer.encode(value, add_special_tokens=False).ids  # noqa: E731
+    assert constraint.accepts(encode(text))
+    assert not constraint.accepts(encode(text[:-1]))
+    assert not constraint.accepts(encode(text + "}"))
+    assert not constraint.accepts(encode(text.replace(",", ", ", 1)))
+    assert not constraint.accepts(encode(text.replace("sports", "spurts")))
+
+
+def test_after_the_end_only_the_end_is_allowed():
+    schema = {"type": "boolean"}
+    tokenizer = tokenizer_for(schema)
+    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    rows = constraint.start(1)
+    for token in tokenizer.encode("true", add_special_tokens=False).ids:
+        rows.accept(np.array([token]))
+    assert np.flatnonzero(rows.allowed()[0]).tolist() == [constraint.end]
+
+
+def test_rows_are_selected():
+    schema = SCHEMAS["texts"]
+    tokenizer = tokenizer_for(schema)
+    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    rows = constraint.start(3)
+    start = tokenizer.encode('{"a":"', add_special_tokens=False).ids
+    for token in start:
+        rows.accept(np.array([token] * 3))
+    before = rows.allowed()
+    rows.select(np.array([2, 0]))
+    assert (rows.allowed() == before[[2, 0]]).all()
+
+
+def test_tokenizers_of_other_kinds_are_understood():
+    """A vocabulary of whole words with bytes to fall back on, as SentencePiece has."""
+    vocab = {f"<0x{i:02X}>": i for i in range(256)}
+    for piece in ["</s>", '{"', "a", '":', "true", "false", "}", "▁"]:
+        vocab[piece] = len(vocab)
+    tokenizer = Tokenizer(models.BPE(vocab, [], byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    constraint = Constraint(schema, tokenizer, end=vocab["</s>"])
+    for row in written(constraint, 10, max_tokens=40):
+        text = tokenizer.decode([i for i in row if i != constraint.end])
+        assert text in ('{"a":true}', '{"a":false}')
+
+
+def test_a_schema_that_cannot_be_enforced_is_refused():
+    schema = {"type": "object", "propertyNames": {"maxLength": 3}}
+    with pytest.raises(SchemaError, match="propertyNames"):
+        Constraint(schema, tokenizer_for({}), end=0)
+
+
+def test_very_long_texts_are_left_to_the_check():
+    schema = {"type": "string", "maxLength": 6000}
+    tokenizer = tokenizer_for(schema)
+    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    text = json.dumps("x" * 6001)
+    assert constraint.accepts(tokenizer.encode(text, add_special_tokens=False).ids)
+    assert json_check(schema)(text) == "breaks the schema (maxLength)"
+
+
+def test_threads_do_not_disturb_each_other():
+    from concurrent.futures import ThreadPoolExecutor
+
+    schema = SCHEMAS["tools"]
+    tokenizer = tokenizer_for(schema)
+    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    alone = [written(constraint, 4, seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: written(constraint, 4, seed=seed), range(4)))
+    assert together == alone
+    random.seed(0)
