@@ -35,6 +35,8 @@ _SPELLING = {
 # Counting characters further than this would take too many states; the check of the finished
 # document does it.
 MAX_LENGTH = 512
+# Nor are larger numbers, whose last digits are not exact, or smaller fractions.
+MAX_NUMBER, MIN_FRACTION = 1e15, 1e-6
 
 
 class Constraint:
@@ -140,7 +142,10 @@ def _enforced(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     found: dict[str, Any] = {}
+    vague = _has_vague_bounds(schema)
     for key, inner in cast("Mapping[str, Any]", schema).items():
+        if vague and key in ("minimum", "maximum", DECIMALS_KEY):
+            continue
         if key in ("minLength", "maxLength") and isinstance(inner, int) and inner > MAX_LENGTH:
             continue
         if key == DECIMALS_KEY and isinstance(inner, int):
@@ -149,6 +154,14 @@ def _enforced(schema: Any) -> Any:
             # What is listed is data, and names of properties are not keywords.
             found[key] = inner if key in ("enum", "const") else _enforced(inner)
     return found
+
+
+def _has_vague_bounds(schema: Mapping[str, Any]) -> bool:
+    """Whether numbers lie in a range that cannot be counted out in digits."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    bounds = [abs(b) for b in (low, high) if isinstance(b, int | float)]
+    extreme = any(b > MAX_NUMBER or 0 < b < MIN_FRACTION for b in bounds)
+    return extreme or (schema.get("type") == "number" and low is not None and low == high)
 
 
 def _explain(problem: str) -> str:

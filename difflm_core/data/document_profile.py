@@ -116,6 +116,8 @@ class Node:
     def add(self, value: Any) -> None:
         """Look at one value."""
         kind = _type_of(value)
+        if kind == "number" and value.is_integer():
+            kind, value = "integer", int(value)  # as JSON Schema has it
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if kind in ("integer", "number"):
             self._add_number(value, kind)

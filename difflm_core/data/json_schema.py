@@ -219,7 +219,8 @@ def canonical_document(value: Any, json_schema: Mapping[str, Any]) -> str:
     """The one spelling of a document that is trained on and generated.
 
     Compact, with the keys of an object in the order of its schema's `properties` (others after
-    them, in their own order), numbers without exponents, and DEL escaped.
+    them, in their own order), numbers without exponents and whole ones without a point, and DEL
+    escaped.
     """
     return _spelled(_ordered(value, json_schema, json_schema))
 
@@ -279,19 +280,21 @@ def options_of(schema: Any, root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*found, schema] if "properties" in schema or not found else found
 
 
-_EXPONENT = re.compile(r"\de[+-]?\d")
+_UNUSUAL_NUMBER = re.compile(r"\de[+-]?\d|\d\.0(?!\d)")
 
 
 def _spelled(value: Any) -> str:
-    """Compact JSON; floats without exponents, and DEL, which no grammar knows, escaped."""
+    """Compact JSON in the spelling of the grammar, which knows no raw DEL."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    if _EXPONENT.search(text):  # perhaps only in a string
+    if _UNUSUAL_NUMBER.search(text):  # perhaps only in a string
         text = _spelled_out(value)
     return text.replace("\x7f", "\\u007f")
 
 
 def _spelled_out(value: Any) -> str:
     if isinstance(value, float):
+        if value.is_integer():
+            return str(int(value))
         spelled = repr(value)
         return format(Decimal(spelled), "f") if "e" in spelled else spelled
     if isinstance(value, dict):

@@ -125,7 +125,7 @@ def test_values(values, expected):
 
 
 @pytest.mark.parametrize(
-    ("value", "decimals"), [(0.5, 1), (1.25, 2), (3.0, 0), (1e-8, 8), (1e-9, None), (1e22, 0)]
+    ("value", "decimals"), [(0.5, 1), (1.25, 2), (1e-8, 8), (1e-9, None), (1e22, 0)]
 )
 def test_decimals(value, decimals):
     assert num_decimals(value) == decimals
@@ -139,7 +139,13 @@ def test_canonical_order_is_that_of_the_schema():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1e-7, "0.0000001"), (1e22, "10000000000000000000000"), (-2.5e-8, "-0.000000025")],
+    [
+        (1e-7, "0.0000001"),
+        (1e22, "10000000000000000000000"),
+        (-2.5e-8, "-0.000000025"),
+        (3.0, "3"),
+        (-0.0, "0"),
+    ],
 )
 def test_numbers_have_no_exponents(value, text):
     assert canonical_document([value, "1e-7"], {}) == f'[{text},"1e-7"]'
