@@ -98,7 +98,9 @@ def check_report(report: Mapping[str, Any], limits: Limits) -> GateResult:
         if limit < 0:
             passed = True
         elif value is None:
-            passed = name in _MAY_BE_MISSING
+            passed = name in _MAY_BE_MISSING or (
+                name == "membership_auc" and bool(report.get("documents"))
+            )
         else:
             passed = value <= limit
         checks.append(Check(name, value, float(limit), passed, reason))
@@ -126,6 +128,8 @@ def read_limits(values: Mapping[str, Any]) -> Limits:
 
 
 def _figure(name: str, report: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    if report.get("documents"):
+        return _document_figure(name, report)
     if name == "utility_loss_percent":
         value, reason = _at(report, "utility", "gap_percent")
         return (None if value is None else max(0.0, -value)), reason
@@ -140,6 +144,27 @@ def _figure(name: str, report: Mapping[str, Any]) -> tuple[float | None, str | N
         "two_sample_auc": ("detection", "auc"),
         "invalid_rows": ("validity", "num_invalid_rows"),
         "membership_auc": ("privacy", "membership", "auc_low"),
+    }
+    return _at(report, *paths[name])
+
+
+def _document_figure(name: str, report: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    """The figure of documents that answers the same question."""
+    if name == "utility_loss_percent":
+        real, reason = _at(report, "documents", "language", "real")
+        made, _ = _at(report, "documents", "language", "synthetic")
+        return (100 * max(0.0, made / real - 1) if real and made else None), reason
+    if name == "copy_excess_percent":
+        rate, reason = _at(report, "documents", "repetition", "near_copy_rate")
+        base, _ = _at(report, "documents", "repetition", "holdout_near_copy_rate")
+        return (None if rate is None else max(0.0, 100 * (rate - (base or 0.0)))), reason
+    if name == "membership_auc":
+        return None, "not measured of documents; near copies are"
+    paths = {
+        "shape_error_percent": ("fidelity", "shape_error"),
+        "trend_error_percent": ("fidelity", "trend_error"),
+        "two_sample_auc": ("documents", "detection", "auc"),
+        "invalid_rows": ("documents", "validity", "num_invalid"),
     }
     return _at(report, *paths[name])
 
