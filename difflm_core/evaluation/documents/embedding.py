@@ -57,7 +57,8 @@ class LatentSemanticEmbedder:
             matrix = self._features.transform(texts)
         size = min(DIMENSIONS, min(matrix.shape) - 1)
         self._reduce: Any = TruncatedSVD(max(1, size), random_state=seed)
-        self._reduce.fit(matrix)
+        with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
+            self._reduce.fit(matrix)
 
     def features(self, texts: Sequence[str]) -> Any:
         """The sparse TF-IDF features."""
