@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -191,12 +192,13 @@ def _repetition(corpora: Corpora, figures: DocumentFigures) -> Repetition:
 
 
 def _examples(corpora: Corpora, nearest: Floats) -> tuple[str, ...]:
-    """A few synthetic documents that are far from every training document."""
-    found = [
+    """A few valid synthetic documents that are far from every training document."""
+    far = (
         text
         for text, alike in zip(corpora.synthetic, nearest, strict=True)
-        if alike < NEAR_COPY / 2 and len(text) < _MAX_EXAMPLE
-    ][: 10 * NUM_EXAMPLES]
+        if alike < NEAR_COPY / 2 and len(text) < _MAX_EXAMPLE and corpora.validate(text) is None
+    )
+    found = list(islice(far, 10 * NUM_EXAMPLES))
     if len(corpora.all_train) > len(corpora.train):  # the others were not looked at yet
         for begin in range(0, len(corpora.all_train), _CHUNK):
             index = ShingleIndex.of(corpora.all_train[begin : begin + _CHUNK])

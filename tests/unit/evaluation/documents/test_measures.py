@@ -98,8 +98,9 @@ def test_missing_categories_are_seen() -> None:
 
 def test_what_does_not_parse_is_counted_and_stops_nothing() -> None:
     made = [*json_texts(60, 1), *['{"category":"sports","name":"cut o'] * 20, "", "NaN"]
-    found, _ = measure(made, json_texts(80, 2), json_texts(80, 3))
+    found, figures = measure(made[::-1], json_texts(80, 2), json_texts(80, 3))
     assert found.validity.num_invalid == 22
+    assert not set(figures.examples) & set(made[60:])  # only valid ones are shown
     assert found.validity.reasons == {"not valid JSON": 22}
     for name in ("spread", "detection", "language", "field_use", "coverage", "similarity"):
         assert not isinstance(getattr(found, name), NotComputed), name
