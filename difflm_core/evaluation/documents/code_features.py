@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import warnings
 from collections import Counter
 from typing import Any
+
+from difflm_core.evaluation.documents.parsing import parse_quietly
 
 _COUNTED: dict[str, tuple[type[ast.AST], ...]] = {
     "functions": (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda),
@@ -21,16 +22,6 @@ _COUNTED: dict[str, tuple[type[ast.AST], ...]] = {
     "numbers and texts": (ast.Constant,),
     "assertions": (ast.Assert,),
 }
-
-
-def parse_quietly(text: str) -> ast.Module | None:
-    """The syntax tree of a source text; None if it is not Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def code_features(text: str) -> dict[str, Any]:
@@ -50,16 +41,20 @@ def code_features(text: str) -> dict[str, Any]:
     kinds = Counter(type(node) for node in nodes)
     for name, types in _COUNTED.items():
         found[name] = sum(kinds[kind] for kind in types)
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-    found["arguments of functions"] = sum(len(f.args.args) for f in functions)
-    found["annotated arguments"] = sum(
-        argument.annotation is not None for f in functions for argument in f.args.args
-    )
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    arguments = [argument for function in functions for argument in _arguments(function.args)]
+    found["arguments of functions"] = len(arguments)
+    found["annotated arguments"] = sum(a.annotation is not None for a in arguments)
     found["docstrings"] = sum(ast.get_docstring(f) is not None for f in functions)
     found["distinct names"] = len({node.id for node in nodes if isinstance(node, ast.Name)})
     found["nesting"] = _nesting(tree)
     found["first statement"] = type(tree.body[0]).__name__ if tree.body else "nothing"
     return found
+
+
+def _arguments(found: ast.arguments) -> list[ast.arg]:
+    starred = [argument for argument in (found.vararg, found.kwarg) if argument is not None]
+    return [*found.posonlyargs, *found.args, *found.kwonlyargs, *starred]
 
 
 def _nesting(tree: ast.AST) -> int:

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 class Embedder(Protocol):
-    """Turns documents into vectors of length 1."""
+    """Turns documents into vectors; their lengths do not matter."""
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """Vectors of shape [N, D]."""
@@ -46,17 +46,19 @@ class LatentSemanticEmbedder:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.pipeline import make_union
 
-        words = TfidfVectorizer(
-            token_pattern=_WORDS, min_df=2, max_features=20_000, sublinear_tf=True
-        )
-        runs = TfidfVectorizer(
-            analyzer="char_wb", ngram_range=(3, 4), min_df=2, max_features=20_000, sublinear_tf=True
-        )
+        common: dict[str, Any] = {"min_df": 2, "max_features": 20_000, "sublinear_tf": True}
+        words = TfidfVectorizer(token_pattern=_WORDS, **common)
+        runs = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), **common)
         self._features: Any = make_union(words, runs)
-        matrix: Any = self._features.fit_transform(texts)
+        try:
+            matrix: Any = self._features.fit_transform(texts)
+        except ValueError:  # no word of Latin letters or digits, or none that two texts share
+            self._features = _Characters()
+            matrix = self._features.transform(texts)
         size = min(DIMENSIONS, min(matrix.shape) - 1)
         self._reduce: Any = TruncatedSVD(max(1, size), random_state=seed)
-        self._reduce.fit(matrix)
+        with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
+            self._reduce.fit(matrix)
 
     def features(self, texts: Sequence[str]) -> Any:
         """The sparse TF-IDF features."""
@@ -64,9 +66,31 @@ class LatentSemanticEmbedder:
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """Vectors of length 1, shape [N, D]."""
-        vectors = self._reduce.transform(self._features.transform(texts))
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.maximum(norms, 1e-12)
+        return _unit(self._reduce.transform(self._features.transform(texts)))
+
+
+class _Characters:
+    """Features of corpora without words in common: hashed characters and pairs of them."""
+
+    def __init__(self) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        self._hashing: Any = HashingVectorizer(
+            analyzer="char", ngram_range=(1, 2), n_features=4096, alternate_sign=False
+        )
+
+    def transform(self, texts: Sequence[str]) -> Any:
+        """The sparse features."""
+        return self._hashing.transform(texts)
+
+
+def unit_vectors(embed: Embedder, texts: Sequence[str]) -> Floats:
+    """Vectors of any embedder at length 1, as all measures need them; shape [N, D]."""
+    return _unit(np.asarray(embed(texts), dtype=np.float64))
+
+
+def _unit(vectors: Floats) -> Floats:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True, slots=True)

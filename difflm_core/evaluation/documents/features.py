@@ -8,6 +8,7 @@ maps is counted (listed values) or averaged (numbers, lengths).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from difflm_core.data.json_schema import options_of
 from difflm_core.data.schema import Column, ColumnKind, Schema
+from difflm_core.evaluation.documents.parsing import UNREADABLE, read_json
 
 # Columns nearest to the root are kept.
 MAX_FEATURES = 48
@@ -22,6 +24,8 @@ MAX_FEATURES = 48
 MAX_COUNTED = 6
 # A place in fewer documents says more about chance than about the corpus.
 MIN_DOCUMENTS, MIN_SHARE = 5, 0.02
+# JSON's numbers have no bounds; larger ones are measured as floating-point numbers.
+MAX_INTEGER = 2**53
 CHARACTERS, DEPTH = "document (characters)", "document (depth)"
 
 Features = dict[str, Any]
@@ -35,8 +39,13 @@ class JsonFeatures:
         self._schema = json_schema
 
     def of(self, text: str) -> Features:
-        """The features of a document; places that are not there have none."""
-        document = json.loads(text)
+        """The features of a document; places that are not there have none.
+
+        A text that is not JSON has its length alone.
+        """
+        document = read_json(text)
+        if document is UNREADABLE:
+            return {CHARACTERS: len(text)}
         found: Features = {CHARACTERS: len(text), DEPTH: _depth(document)}
         self._add(document, self._schema, "", found, inside=False)
         return {name: _total(value) for name, value in found.items()}
@@ -61,9 +70,9 @@ class JsonFeatures:
                 found[path] = value
             elif value in listed["enum"][:MAX_COUNTED]:
                 _count(found, f"{path} = {value}")
-        elif isinstance(value, bool) or value is None:
+        elif isinstance(value, bool):
             _note(found, path, json.dumps(value), inside)
-        else:
+        elif value is not None:  # a null is no value: as a text, it would turn numbers into texts
             _note(found, path, value, inside)
 
     def _add_object(
@@ -78,6 +87,8 @@ class JsonFeatures:
         for option in options:
             properties |= option.get("properties", {})
         patterns = [p for o in options for p in o.get("patternProperties", {}).values()]
+        others = (o.get("additionalProperties") for o in options)
+        patterns += [other for other in others if isinstance(other, Mapping)]
         if patterns:
             _note(found, f"{path} (keys)", len(fields), inside)
         required = {key for option in options for key in option.get("required", ())}
@@ -127,7 +138,7 @@ def _depth(value: Any) -> int:
         inner = cast("dict[str, Any]", value).values()
     elif isinstance(value, list):
         inner = cast("list[Any]", value)
-    return 1 + max((_depth(item) for item in inner), default=0) if inner else 0
+    return 1 + max(_depth(item) for item in inner) if inner else 0
 
 
 def feature_tables(
@@ -163,10 +174,11 @@ def _columns(rows: Sequence[Features]) -> list[Column]:
             counts[name] = counts.get(name, 0) + 1
     fewest = max(MIN_DOCUMENTS, MIN_SHARE * len(rows))
     names = [n for n in seen if len(seen[n]) > 1 and counts[n] >= fewest]
+    names = names or list(seen)[:1]  # a table needs a column
     names.sort(key=lambda name: (name.count(".") + name.count("[]"), -counts[name]))
     columns: list[Column] = []
     for name in names[:MAX_FEATURES]:
-        whole = all(isinstance(value, int) for value in seen[name])
+        whole = all(isinstance(v, int) and abs(v) < MAX_INTEGER for v in seen[name])
         kind = ColumnKind.CATEGORICAL
         if numeric[name]:
             kind = ColumnKind.INTEGER if whole else ColumnKind.FLOAT
@@ -189,4 +201,12 @@ def _fit(value: Any, column: Column) -> Any:
         return str(value)
     if isinstance(value, str):
         return None
-    return int(value) if column.kind is ColumnKind.INTEGER else float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+    if not math.isfinite(number):
+        return None
+    if column.kind is ColumnKind.INTEGER:
+        return int(max(-MAX_INTEGER, min(MAX_INTEGER, number)))
+    return number

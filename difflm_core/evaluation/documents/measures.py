@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from difflm_core.data.schema import DataKind, Schema
-from difflm_core.evaluation.documents.code_features import code_features, parse_quietly
+from difflm_core.evaluation.documents.code_features import code_features
 from difflm_core.evaluation.documents.embedding import (
     MAX_DOCUMENTS,
     Embedder,
     LatentSemanticEmbedder,
     spread,
     text_auc,
+    unit_vectors,
 )
 from difflm_core.evaluation.documents.features import Features, JsonFeatures
 from difflm_core.evaluation.documents.language_model import CharacterModel
+from difflm_core.evaluation.documents.parsing import read_json, validator_of
 from difflm_core.evaluation.documents.results import (
     ArgumentQuality,
     Coverage,
@@ -44,6 +48,9 @@ MAX_FIELD_VALUES = 100
 NUM_EXAMPLES = 3
 NEAREST_EDGES = np.linspace(0.0, 1.0, 21)
 _MAX_EXAMPLE = 1500
+_CHUNK = 5000
+
+Floats = NDArray[np.float64]
 
 
 class Corpora:
@@ -85,35 +92,14 @@ class Corpora:
         everything = [*self.synthetic, *self.train, *self.test]
         self.default_embedder = LatentSemanticEmbedder(everything, seed)
         self.embed: Embedder = embed or self.default_embedder
-        self.vectors = [self.embed(side) for side in (self.synthetic, self.train, self.test)]
+        sides = (self.synthetic, self.train, self.test)
+        self.vectors = [unit_vectors(self.embed, side) for side in sides]
         self.validate = validator_of(schema)
 
     @property
     def is_json(self) -> bool:
         """Whether the documents are JSON."""
         return self.schema.data_kind is DataKind.JSON
-
-
-def validator_of(schema: Schema) -> Callable[[str], str | None]:
-    """Why a document is invalid; None: it is valid."""
-    if schema.data_kind is DataKind.CODE:
-        return lambda text: None if parse_quietly(text) is not None else "does not parse"
-    from jsonschema import Draft202012Validator
-
-    validator: Any = Draft202012Validator(
-        schema.columns[0].json_schema or {},
-        format_checker=Draft202012Validator.FORMAT_CHECKER,
-    )
-
-    def check(text: str) -> str | None:
-        try:
-            document = json.loads(text)
-        except ValueError:
-            return "not valid JSON"
-        error = next(iter(validator.iter_errors(document)), None)
-        return None if error is None else f"breaks the schema ({error.validator})"
-
-    return check
 
 
 def document_features(schema: Schema, texts: Sequence[str]) -> list[Features]:
@@ -176,8 +162,9 @@ def _repetition(corpora: Corpora, figures: DocumentFigures) -> Repetition:
     train = set(corpora.all_train)
     index = ShingleIndex.of(corpora.train)
     nearest = {
-        "synthetic": index.nearest(corpora.synthetic),
-        "test": index.nearest(corpora.test),
+        # A copy is as near as can be, also of a document that is not in the sample.
+        name: np.maximum(index.nearest(side), [text in train for text in side])
+        for name, side in (("synthetic", corpora.synthetic), ("test", corpora.test))
     }
     size = min(len(corpora.synthetic), len(corpora.train))
     inner = ShingleIndex.of(corpora.synthetic[:size]).nearest(corpora.synthetic[:size], same=True)
@@ -187,15 +174,11 @@ def _repetition(corpora: Corpora, figures: DocumentFigures) -> Repetition:
         name: np.histogram(values, NEAREST_EDGES)[0] / max(1, len(values))
         for name, values in nearest.items()
     }
-    far = [
-        text
-        for text, alike in zip(corpora.synthetic, nearest["synthetic"], strict=True)
-        if alike < NEAR_COPY / 2 and len(text) < _MAX_EXAMPLE
-    ]
-    figures.examples = tuple(far[:NUM_EXAMPLES])
+    figures.examples = _examples(corpora, nearest["synthetic"])
+    num_compared = min(len(corpora.all_synthetic), len(corpora.all_train))
     return Repetition(
-        duplicate_share=_duplicate_share(corpora.all_synthetic),
-        real_duplicate_share=_duplicate_share(corpora.all_train[: len(corpora.all_synthetic)]),
+        duplicate_share=_duplicate_share(corpora.all_synthetic[:num_compared]),
+        real_duplicate_share=_duplicate_share(corpora.all_train[:num_compared]),
         copy_rate=_share(text in train for text in corpora.all_synthetic),
         holdout_copy_rate=_share(text in train for text in corpora.test),
         near_copy_rate=float((nearest["synthetic"] >= NEAR_COPY).mean()),
@@ -206,6 +189,22 @@ def _repetition(corpora: Corpora, figures: DocumentFigures) -> Repetition:
         real_inner_near_rate=float((real_inner >= NEAR_COPY).mean()),
         threshold=NEAR_COPY,
     )
+
+
+def _examples(corpora: Corpora, nearest: Floats) -> tuple[str, ...]:
+    """A few valid synthetic documents that are far from every training document."""
+    far = (
+        text
+        for text, alike in zip(corpora.synthetic, nearest, strict=True)
+        if alike < NEAR_COPY / 2 and len(text) < _MAX_EXAMPLE and corpora.validate(text) is None
+    )
+    found = list(islice(far, 10 * NUM_EXAMPLES))
+    if len(corpora.all_train) > len(corpora.train):  # the others were not looked at yet
+        for begin in range(0, len(corpora.all_train), _CHUNK):
+            index = ShingleIndex.of(corpora.all_train[begin : begin + _CHUNK])
+            kept = index.nearest(found) < NEAR_COPY / 2
+            found = [text for text, far in zip(found, kept, strict=True) if far]
+    return tuple(found[:NUM_EXAMPLES])
 
 
 def _duplicate_share(texts: Sequence[str]) -> float:
@@ -239,6 +238,8 @@ def _language(corpora: Corpora, num_samples: int = 3) -> LanguageUsefulness:
     test = _cut(corpora.test, MAX_CHARACTERS // 2, np.random.default_rng(corpora.seed))
     total = min(sum(map(len, corpora.synthetic)), sum(map(len, corpora.train)))
     size = min(MAX_CHARACTERS, int(0.9 * total))  # so that samples differ
+    if not size or not any(test):
+        raise NotComputableError("the documents of a side are empty")
     found: dict[str, list[float]] = {"real": [], "synthetic": [], "both": []}
     for sample in range(num_samples):
         generator = np.random.default_rng([corpora.seed, sample])
@@ -288,6 +289,8 @@ def _field_use(corpora: Corpora) -> FieldUsefulness:
     if size < MIN_DOCUMENTS or len(set(sides["synthetic"][1][:size])) < 2:
         raise NotComputableError(f"too few documents have the field {path!r}")
     texts, truth = sides["test"]
+    if not texts or num_values < 2:
+        raise NotComputableError(f"{path!r} has nothing to predict in the test documents")
     scores: dict[str, float] = {}
     for name in ("real", "synthetic"):
         model = make_pipeline(
@@ -312,7 +315,7 @@ def _without_field(texts: Sequence[str], path: str) -> tuple[list[str], list[str
     values: list[str] = []
     *parents, last = path.split(".")
     for text in texts:
-        document = json.loads(text)
+        document = read_json(text)
         place: Any = document
         for key in parents:
             place = place.get(key) if isinstance(place, dict) else None
@@ -342,7 +345,8 @@ def _coverage(corpora: Corpora) -> Coverage:
     def shares(rows: Sequence[Features]) -> Counter[str]:
         return Counter(row[path] for row in rows if isinstance(row.get(path), str))
 
-    made, test = shares(sides[0]), shares(held)
+    size = min(len(sides[0]), len(held))  # more documents have more values
+    made, test = shares(sides[0][:size]), shares(held[:size])
     return Coverage(
         path=path,
         share=len(made.keys() & real.keys()) / len(real),
@@ -361,10 +365,11 @@ def _total_variation(first: Counter[str], second: Counter[str]) -> float:
 def _arguments(corpora: Corpora) -> ArgumentQuality:
     if not corpora.is_json:
         raise NotComputableError("code is no tool description")
-    made = check_arguments([json.loads(text) for text in corpora.synthetic])
-    real = check_arguments([json.loads(text) for text in corpora.train])
-    if not real.num_tools:
-        raise NotComputableError("the documents are no tool descriptions")
+    made = check_arguments([read_json(text) for text in corpora.synthetic])
+    real = check_arguments([read_json(text) for text in corpora.train])
+    for name, check in (("real", real), ("synthetic", made)):
+        if not check.num_tools:
+            raise NotComputableError(f"the {name} documents are no tool descriptions")
     return ArgumentQuality(made.share, real.share, made.num_tools, dict(made.problems))
 
 

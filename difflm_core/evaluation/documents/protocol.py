@@ -77,7 +77,8 @@ def evaluate_documents(
             raise DataError(f"evaluation: there are no {name} documents; expected at least one")
     run = PartRunner(on_part)
     limit = min(max_documents, MAX_MEASURED)
-    texts = [table.column(0).to_pylist() for table in sides.values()]
+    # A missing document is an empty one, and as such invalid.
+    texts = [[text or "" for text in table.column(0).to_pylist()] for table in sides.values()]
     corpora = Corpora(schema, *texts, seed=seed, max_documents=limit, embed=embed)
     shown = DocumentFigures()
     measures = measure_documents(corpora, rejected or {}, shown, run)

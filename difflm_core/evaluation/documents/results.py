@@ -42,8 +42,9 @@ class Repetition:
     """Documents that repeat each other, or the training documents.
 
     Attributes:
-        duplicate_share: Synthetic documents that equal an earlier synthetic one.
-        real_duplicate_share: The same among as many training documents.
+        duplicate_share: Synthetic documents that equal an earlier one, among the first of both
+            sides in equal numbers.
+        real_duplicate_share: The same among training documents.
         copy_rate: Synthetic documents that equal a training one.
         holdout_copy_rate: Test documents that do so.
         near_copy_rate: Synthetic documents nearly equal to a training one (Jaccard similarity).
@@ -136,8 +137,8 @@ class Coverage:
 
     Attributes:
         path: The place with the most listed values.
-        share: Share of its real values that occur among the synthetic documents.
-        holdout_share: Share that occurs among as many real ones.
+        share: Share of its training values that occur among the synthetic documents.
+        holdout_share: Share that occurs among as many test documents.
         distance: Total variation distance of its distribution from the real one.
         holdout_distance: The same of the test documents.
     """

@@ -7,6 +7,7 @@ that stand in very many documents are the format's, not the content's, and do no
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,14 @@ class ShingleIndex:
         sizes: Shingles of each document, [N].
         numbers: Column of each shingle.
         common: Shingles that do not count.
+        whole: How many documents have just these shingles, by a hash of them all.
     """
 
     matrix: Any
     sizes: NDArray[np.int64]
     numbers: dict[int, int]
     common: frozenset[int]
+    whole: Counter[int]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> ShingleIndex:
@@ -53,8 +56,9 @@ class ShingleIndex:
         common = frozenset(shingle for shingle, count in counts.items() if count > limit)
         kept = [shingle for shingle in counts if shingle not in common]
         numbers = {shingle: index for index, shingle in enumerate(kept)}
+        whole = Counter(hash(frozenset(found)) for found in sets)
         sets = [found - common for found in sets]
-        return cls(_matrix(sets, numbers), _sizes(sets), numbers, common)
+        return cls(_matrix(sets, numbers), _sizes(sets), numbers, common, whole)
 
     def nearest(self, texts: Sequence[str], *, same: bool = False) -> Floats:
         """Similarity of each document to its nearest reference, in [0, 1].
@@ -64,7 +68,11 @@ class ShingleIndex:
             same: They are the reference documents themselves, each of which is not its own
                 neighbour.
         """
-        sets = [shingles(text) - self.common for text in texts]
+        sets = [shingles(text) for text in texts]
+        # Also where every run is of the format, an equal document is as near as can be.
+        needed = 2 if same else 1
+        equal = np.array([self.whole[hash(frozenset(found))] >= needed for found in sets])
+        sets = [found - self.common for found in sets]
         mine, sizes = _matrix(sets, self.numbers), _sizes(sets)
         best = np.zeros(len(texts))
         for begin in range(0, len(texts), _CHUNK):
@@ -75,7 +83,7 @@ class ShingleIndex:
             if same:
                 alike = np.where(rows == columns, 0.0, alike)
             np.maximum.at(best, rows, alike)
-        return best
+        return np.where(equal, 1.0, best)
 
 
 def shingles(text: str) -> set[int]:

@@ -6,8 +6,9 @@ For a pair (a, b):
 
 - embedding: cosine of the two texts' embeddings, mapped from [-1, 1] to [0, 1];
 - fields: F1 of the leaves. A leaf is a path (keys, and `[]` for a list) and a value; equal leaves
-  match whole, and what is left is matched path by path: two texts by the F1 of their words, two
-  numbers or truth values that differ by nothing. Lists are compared as multisets;
+  match whole, and what is left is matched one to one, path by path, so that the credit is largest:
+  two texts by the F1 of their words, numbers or truth values that differ by nothing. Lists are
+  compared as multisets. A text that is not JSON has no leaves, and an F1 of 0;
 - validity: 1 if `a`, the generated one, is valid against the schema, else 0.
 
 For two corpora, generated documents are paired with references so that the sum of similarities is
@@ -26,7 +27,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from difflm_core.evaluation.documents.embedding import Embedder
+from difflm_core.evaluation.documents.embedding import Embedder, unit_vectors
+from difflm_core.evaluation.documents.parsing import UNREADABLE, read_json
 
 # Documents of each side that are paired.
 MAX_PAIRED = 400
@@ -62,13 +64,20 @@ def leaves(document: Any, path: str = "") -> list[Leaf]:
         fields = cast("dict[str, Any]", document)
         if not fields:
             return [(path, "{}")]
-        return [leaf for key, v in fields.items() for leaf in leaves(v, f"{path}/{key}")]
+        return [leaf for key, v in fields.items() for leaf in leaves(v, f"{path}/{_escape(key)}")]
     if isinstance(document, list):
         items = cast("list[Any]", document)
         if not items:
             return [(f"{path}[]", "")]
         return [leaf for item in items for leaf in leaves(item, f"{path}[]")]
+    if isinstance(document, float) and document.is_integer():
+        document = int(document)  # 1.0 and 1 are one number
     return [(path, json.dumps(document, ensure_ascii=False))]
+
+
+def _escape(key: str) -> str:
+    """A key in which nothing looks like a border of a path (JSON Pointer's way)."""
+    return key.replace("~", "~0").replace("/", "~1").replace("[", "~2")
 
 
 def field_f1(first: Any, second: Any) -> float:
@@ -79,6 +88,8 @@ def field_f1(first: Any, second: Any) -> float:
 def leaf_f1(first: Counter[Leaf], second: Counter[Leaf]) -> float:
     """F1 of two multisets of leaves; see `field_f1`."""
     total = first.total() + second.total()
+    if not total:
+        return 0.0
     shared = first & second
     matched = float(shared.total())
     left: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
@@ -91,23 +102,20 @@ def leaf_f1(first: Counter[Leaf], second: Counter[Leaf]) -> float:
 
 
 def _match_texts(ours: list[str], theirs: list[str]) -> float:
-    """Partial credit of the texts at one path, greedily from the most alike."""
-    pairs = sorted(
-        (
-            (-token_f1(a, b), i, j)
-            for i, a in enumerate(ours)
-            for j, b in enumerate(theirs)
-            if a.startswith('"') and b.startswith('"')
-        )
-    )
-    used: tuple[set[int], set[int]] = (set(), set())
-    credit = 0.0
-    for score, i, j in pairs:
-        if i not in used[0] and j not in used[1]:
-            used[0].add(i)
-            used[1].add(j)
-            credit -= score
-    return credit
+    """Partial credit of the texts at one path, the largest that one to one gives."""
+    from scipy.optimize import linear_sum_assignment
+
+    sides = [
+        [str(json.loads(spelled)) for spelled in side if spelled.startswith('"')]
+        for side in (ours, theirs)
+    ]
+    if not sides[0] or not sides[1]:
+        return 0.0
+    credit = np.array([[token_f1(a, b) for b in sides[1]] for a in sides[0]])
+    if credit.size == 1:
+        return float(credit[0, 0])
+    rows, columns = linear_sum_assignment(credit, maximize=True)
+    return float(credit[rows, columns].sum())
 
 
 def token_f1(first: str, second: str) -> float:
@@ -138,9 +146,11 @@ def average_similarity(
 
     generator = np.random.default_rng(seed)
     size = min(len(generated), len(references), MAX_PAIRED)
+    if not size:
+        return AverageSimilarity(0.0, 0.0, 0.0, 0.0, 0)
     made = [generated[int(i)] for i in generator.permutation(len(generated))[:size]]
     real = [references[int(i)] for i in generator.permutation(len(references))[:size]]
-    near = (np.clip(embed(made) @ embed(real).T, -1, 1) + 1) / 2
+    near = (np.clip(unit_vectors(embed, made) @ unit_vectors(embed, real).T, -1, 1) + 1) / 2
     fields = np.zeros_like(near)
     ours = [Counter(_leaves_of(text)) for text in made]
     theirs = [Counter(_leaves_of(text)) for text in real]
@@ -163,7 +173,5 @@ def average_similarity(
 
 
 def _leaves_of(text: str) -> list[Leaf]:
-    try:
-        return leaves(json.loads(text))
-    except (ValueError, RecursionError):
-        return [("", text)]
+    document = read_json(text)
+    return [] if document is UNREADABLE else leaves(document)

@@ -89,16 +89,20 @@ def read_tool(record: Any) -> Tool | None:
     parameters = fields.get("parameters")
     if not isinstance(parameters, Mapping):
         return None
-    if isinstance(parameters.get("properties"), Mapping):
-        inner = cast("Mapping[str, Any]", parameters)
-        return _with_properties(fields, inner["properties"], inner.get("required", ()))
+    inner = cast("Mapping[str, Any]", parameters)
+    # The type of an OpenAI schema is a text; in Seal-Tools, `type` would be an argument.
+    if isinstance(inner.get("type"), str):
+        properties = inner.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
+        return _with_properties(fields, properties, inner.get("required", ()))
     return _with_properties(fields, cast("Any", parameters), fields.get("required", ()))
 
 
 def _toolbench(fields: Mapping[str, Any]) -> Tool:
     arguments: list[Argument] = []
     for key, required in (("required_parameters", True), ("optional_parameters", False)):
-        for item in cast("Sequence[Any]", fields[key] or ()):
+        items = fields[key]
+        for item in cast("list[Any]", items) if isinstance(items, list) else ():
             if isinstance(item, Mapping):
                 entry = cast("Mapping[str, Any]", item)
                 default = entry.get("default", NO_DEFAULT)
@@ -115,7 +119,7 @@ def _with_properties(fields: Mapping[str, Any], properties: Any, required: Any) 
     arguments: list[Argument] = []
     for name, entry in cast("Mapping[str, Any]", properties).items():
         inner: Mapping[str, Any] = cast("Any", entry) if isinstance(entry, Mapping) else {}
-        kind = TYPES.get(str(inner.get("type", "")).lower())
+        kind = _type_of(inner.get("type"))
         choices = inner.get("enum")
         arguments.append(
             Argument(
@@ -130,6 +134,17 @@ def _with_properties(fields: Mapping[str, Any], properties: Any, required: Any) 
     unknown = tuple(name for name in names if name not in known)
     name = fields.get("name", fields.get("api_name", ""))
     return Tool(str(name), tuple(arguments), unknown)
+
+
+def _type_of(declared: Any) -> str | None:
+    """The JSON type of a declaration, which may list several of them; None: it is not known."""
+    if not isinstance(declared, list):
+        return TYPES.get(str(declared).lower())
+    names = [str(name).lower() for name in cast("list[Any]", declared)]
+    kinds = {TYPES.get(name) for name in names if name != "null"}
+    if not kinds or None in kinds:
+        return None
+    return kinds.pop() if len(kinds) == 1 else "any"
 
 
 def check_arguments(records: Sequence[Any]) -> ArgumentCheck:
@@ -166,7 +181,17 @@ def _problem(argument: Argument, seen: set[str]) -> str | None:
         return "default of another type"
     if any(not _has_type(choice, argument.type) for choice in argument.choices):
         return "choice of another type"
+    if argument.choices and _is_other(argument):
+        return "default that is no choice"
     return None
+
+
+def _is_other(argument: Argument) -> bool:
+    """Whether a single default is none of the choices; a list chooses among them by its items."""
+    if argument.default is NO_DEFAULT or argument.default is None:
+        return False
+    chosen: Any = argument.default if isinstance(argument.default, list) else [argument.default]
+    return not {str(value) for value in chosen} <= {str(value) for value in argument.choices}
 
 
 def _has_type(value: Any, kind: str) -> bool:
