@@ -1,28 +1,38 @@
-"""Speed of writing documents: batched with a cache, against the published reference's way.
+"""Speed of writing documents: batches with cached keys against one sample at a time; the grammar.
 
-The reference writes one document at a time and feeds the whole prefix again for every token. Both
-sides use one and the same randomly initialised Llama here, and write equally many tokens. Then the
-cost of a JSON Schema: the same decoding with and without its masks, step by step.
+    python benchmarks/text_generation.py
 
-    python benchmarks/text_generation.py            # prints tables; a few minutes on two cores
-    python benchmarks/text_generation.py --write    # also benchmarks/results/text_generation.md
+One and the same small Llama with random weights writes documents in three ways, by turns and on
+one thread: one sample at a time, the whole text fed again for every token, as the published code
+of DiffLM does; in batches with cached keys and values (`decode_documents`); and so within the
+grammar of a JSON Schema. All write the same number of tokens. A random model would leave the
+grammar's structure at once, so within it documents are led along real ones: masks are computed and
+applied in full, then the document's own token is taken.
+
+Times are processor time, so that other programs on the machine disturb them little.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from difflm_core.codec.constraint import Constraint
+from difflm_core.codec.constraint import ConstrainedRows, Constraint
 from difflm_core.codec.text_tokenizer import END, train_tokenizer
 from difflm_core.data.document_profile import DocumentProfile
 from difflm_core.data.documents import open_documents
@@ -33,174 +43,255 @@ from difflm_core.vae.attention import TIME_MAJOR
 from difflm_core.vae.document_decoder import DocumentDecoder
 from difflm_core.vae.injection import LatentInjector
 
-RESULTS = Path(__file__).parent / "results" / "text_generation.md"
-TOOLS = Path(__file__).parents[1] / "examples" / "data" / "tools.jsonl.gz"
-LATENT_DIM, NUM_PROMPTS, BATCH, TOKENS = 32, 4, 64, 160
-REPETITIONS = 3
+SOURCE = Path(__file__).parents[1] / "examples/data/tools.jsonl.gz"
+NUM_LAYERS, WIDTH, NUM_HEADS, VOCAB_SIZE = 4, 256, 4, 4096
+LATENT_DIM, NUM_PROMPTS = 32, 8
+BATCH, NUM_TOKENS = 64, 128
+ROUNDS = 3
+# Samples of the way that takes one at a time; as many as a batch has would take minutes.
+NUM_SINGLE = 2
+# No token has this id, so nothing ends before its last token.
+NEVER = VOCAB_SIZE
+SPACE = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
+MASK_VOCAB_SIZES = (4_096, 32_768, 131_072)
 
 
 def main() -> None:
-    """Measure, and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="Write the results beside this file.")
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    tokenizer, schema, texts = corpus()
-    decoder = make_decoder(tokenizer.get_vocab_size())
-    lines = [
-        "# Speed of writing documents",
-        "",
-        f"A randomly initialised Llama of 4 layers, width 256 and {decoder.vocab_size:,} tokens "
-        f"({sum(p.numel() for p in decoder.language_model.parameters()) / 1e6:.1f} M parameters), "
-        f"float32, {torch.get_num_threads()} threads; documents of {TOKENS} tokens; mean and "
-        f"deviation of {REPETITIONS} repetitions in one run. {machine()}",
-        "",
-        "## Against one document at a time, the whole prefix fed again for every token",
-        "",
-        "| way | tokens/s | documents/s | times as fast |",
-        "|-|-|-|-|",
-    ]
-    reference = repeated(lambda: one_by_one(decoder), 1)
-    base = statistics.mean(reference)
-    lines.append(row("the reference's way", reference, 1.0))
-    for batch in (1, 8, BATCH, 256):
-        found = repeated(lambda batch=batch: batched(decoder, batch), batch)
-        lines.append(row(f"ours, batch {batch}", found, statistics.mean(found) / base))
-    lines += [
-        "",
-        "## What a JSON Schema costs",
-        "",
-        f"The schema inferred from {len(texts):,} tool descriptions, {BATCH} documents at a time, "
-        "each forced along a real one, so that both sides take the same steps.",
-        "",
-        "| | ms a step | share of a step |",
-        "|-|-|-|",
-        *constrained(decoder, tokenizer, schema, texts),
-    ]
-    print("\n".join(lines))
-    if arguments.write:
-        RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def corpus() -> tuple:
-    """Tokenizer, schema and canonical texts of tool descriptions."""
-    profile = DocumentProfile(DataKind.JSON)
-    raw = [
-        text
-        for batch in open_documents(str(TOOLS), DataKind.JSON).batches()
-        for text in batch.column(0).to_pylist()
-    ]
-    profile.add_texts(raw)
-    schema = schema_of(profile.root)
-    texts = [canonical_document(json.loads(text), schema) for text in raw]
-    return train_tokenizer([texts], schema, vocab_size=4096), schema, texts
-
-
-def make_decoder(vocab_size: int) -> DocumentDecoder:
-    """The model of both sides."""
-    config = LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    corpus = Corpus.read()
+    decoder = make_decoder()
+    print(
+        f"{processor()}, {os.cpu_count()} cores, one thread; torch {torch.__version__}. Llama of "
+        f"{NUM_LAYERS} layers, width {WIDTH}, {VOCAB_SIZE:,} tokens; {NUM_TOKENS} tokens a "
+        f"document, {rounds} rounds by turns, processor time.\n"
     )
-    language_model = LlamaForCausalLM(config)
-    language_model.set_attn_implementation(TIME_MAJOR)
+    report_ways(decoder, corpus, rounds)
+    report_parts(corpus, rounds)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Real documents, and what their grammar and tokens are made from.
+
+    Attributes:
+        texts: Canonical documents.
+        json_schema: Inferred from all of them.
+        tokenizer: Trained on them.
+    """
+
+    texts: Sequence[str]
+    json_schema: dict[str, Any]
+    tokenizer: Tokenizer
+
+    @classmethod
+    def read(cls) -> Corpus:
+        """Read the tool descriptions of the examples."""
+        source = open_documents(str(SOURCE), DataKind.JSON)
+        texts = [text for batch in source.batches() for text in batch.column(0).to_pylist()]
+        profile = DocumentProfile(DataKind.JSON)
+        profile.add_texts(texts)
+        schema = schema_of(profile.root)
+        texts = [canonical_document(json.loads(text), schema) for text in texts]
+        return cls(texts, schema, train_tokenizer([texts], schema, vocab_size=VOCAB_SIZE))
+
+    def ids_BT(self) -> npt.NDArray[np.int64]:
+        """First tokens of documents that are long enough, shape [B, T]."""
+        encoded = (self.tokenizer.encode(text, add_special_tokens=False).ids for text in self.texts)
+        long = (ids[:NUM_TOKENS] for ids in encoded if len(ids) > NUM_TOKENS)
+        return np.array([ids for ids, _ in zip(long, range(BATCH), strict=False)])
+
+    def constraint(self, vocab_size: int = VOCAB_SIZE) -> Constraint:
+        """The grammar, for a vocabulary of this size: pieces of the documents fill it up.
+
+        They are in no merge, so documents are cut into the same tokens.
+        """
+        spelled = json.loads(self.tokenizer.to_str())
+        vocab: dict[str, int] = spelled["model"]["vocab"]
+        for piece in pieces(self.texts):
+            if len(vocab) >= vocab_size:
+                break
+            vocab.setdefault(piece, len(vocab))
+        tokenizer = Tokenizer.from_str(json.dumps(spelled))
+        if tokenizer.get_vocab_size() != vocab_size:
+            raise SystemExit(f"{tokenizer.get_vocab_size()} tokens, expected {vocab_size}")
+        return Constraint(self.json_schema, tokenizer, end=tokenizer.token_to_id(END))
+
+
+def pieces(texts: Sequence[str]) -> list[str]:
+    """Distinct pieces of up to twelve letters of documents, shortest first, as a tokenizer has."""
+    found: set[str] = set()
+    for word in {word for text in texts for word in re.findall(r" ?[A-Za-z]+", text)}:
+        for start in range(len(word)):
+            last = min(start + 12, len(word))
+            found.update(word[start:stop] for stop in range(start + 3, last + 1))
+    # In the byte-level alphabet a space is another letter; the others stand for themselves.
+    return sorted((piece.replace(" ", SPACE) for piece in found), key=lambda p: (len(p), p))
+
+
+def make_decoder() -> DocumentDecoder:
+    """A small Llama with random weights, and the injection of latents."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=NUM_LAYERS,
+        num_attention_heads=NUM_HEADS,
+        max_position_embeddings=NUM_PROMPTS + NUM_TOKENS,
+    )
     injector = LatentInjector(
         "soft_prompt",
         latent_dim=LATENT_DIM,
         num_prompts=NUM_PROMPTS,
-        width=256,
-        num_layers=4,
-        num_heads=8,
+        width=WIDTH,
+        num_layers=NUM_LAYERS,
+        num_heads=NUM_HEADS,
     )
-    return DocumentDecoder(language_model, injector, prefix=(0,)).eval()
+    return DocumentDecoder(LlamaForCausalLM(config), injector).eval()
+
+
+class LedRows:
+    """Constrained documents that take the tokens of real ones, whatever a model prefers."""
+
+    def __init__(self, rows: ConstrainedRows, ids_BT: npt.NDArray[np.int64]) -> None:
+        """Lead `rows` along `ids_BT`."""
+        self._rows, self._ids_BT, self._step = rows, ids_BT, 0
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """The grammar's mask, cut down to the documents' own tokens."""
+        place = np.arange(len(self._ids_BT)), self._ids_BT[:, self._step]
+        allowed_BV = self._rows.allowed()
+        if not allowed_BV[place].all():
+            raise SystemExit("the grammar forbids a token of a real document")
+        allowed_BV[:] = False
+        allowed_BV[place] = True
+        return allowed_BV
+
+    def accept(self, ids_B: npt.NDArray[np.integer]) -> None:
+        """Go on with the tokens that were drawn."""
+        self._rows.accept(ids_B)
+        self._step += 1
+
+
+def write_batch(decoder: DocumentDecoder, rows: Any = None) -> None:
+    """Write a batch of documents as generation does."""
+    random = torch.Generator().manual_seed(0)
+    z_BD = torch.randn(BATCH, LATENT_DIM, generator=random)
+    uniform_BT = torch.rand(BATCH, NUM_TOKENS, generator=random)
+    sampling = DocumentSampling(NUM_TOKENS, end=(NEVER,))
+    written = decode_documents(decoder, z_BD, uniform_BT, sampling, rows=rows)
+    if [len(ids) for ids in written] != [NUM_TOKENS] * BATCH:
+        raise SystemExit("a document ended early")
 
 
 @torch.inference_mode()
-def one_by_one(decoder: DocumentDecoder) -> float:
-    """Seconds for a document, written as the reference does."""
-    z = torch.randn(1, LATENT_DIM)
-    ids: list[int] = []
-    start = time.perf_counter()
-    before = decoder.start(z, 1)
-    for _ in range(TOKENS):
-        inputs = before
-        if ids:
-            tokens = decoder.embed(torch.tensor([ids]), z)
-            inputs = torch.cat([before, tokens], dim=1)
-        hidden = decoder.transform(inputs, None, 0)
-        logits = decoder.logits(hidden)[0, -1]  # of the whole prefix, as a forward pass gives them
-        ids.append(int(torch.multinomial(logits.softmax(dim=-1), 1)))
-    return time.perf_counter() - start
+def write_one_by_one(decoder: DocumentDecoder) -> None:
+    """Write documents one at a time; every token reads the whole text so far again."""
+    random = torch.Generator().manual_seed(0)
+    for _ in range(NUM_SINGLE):
+        z_BD = torch.randn(1, LATENT_DIM, generator=random)
+        prompts_BPE = decoder.start(z_BD, 1)
+        ids_BT = torch.empty(1, 0, dtype=torch.int64)
+        for _ in range(NUM_TOKENS):
+            inputs_BNE = torch.cat([prompts_BPE, decoder.embed(ids_BT, z_BD)], dim=1)
+            logits_BTV = decoder.language_model(inputs_embeds=inputs_BNE, use_cache=False).logits
+            chances_BV = logits_BTV[:, -1].softmax(dim=1)
+            drawn_B1 = torch.multinomial(chances_BV, 1, generator=random)
+            ids_BT = torch.cat([ids_BT, drawn_B1], dim=1)
 
 
-def batched(decoder: DocumentDecoder, batch: int) -> float:
-    """Seconds for a batch of documents, written our way."""
-    uniform = torch.rand(batch, TOKENS)
-    sampling = DocumentSampling(max_tokens=TOKENS, end=(-1,))  # none ends early
-    start = time.perf_counter()
-    written = decode_documents(decoder, torch.randn(batch, LATENT_DIM), uniform, sampling)
-    seconds = time.perf_counter() - start
-    if sum(map(len, written)) != batch * TOKENS:
-        raise AssertionError("every document has the same length")
-    return seconds
+def report_ways(decoder: DocumentDecoder, corpus: Corpus, rounds: int) -> None:
+    """Tokens and documents per second of the three ways."""
+    ids_BT, constraint = corpus.ids_BT(), corpus.constraint()
+
+    def one_by_one() -> None:
+        # The kernel that transformers takes by itself.
+        decoder.language_model.set_attn_implementation("sdpa")
+        write_one_by_one(decoder)
+
+    def batch() -> None:
+        decoder.language_model.set_attn_implementation(TIME_MAJOR)
+        write_batch(decoder)
+
+    def constrained() -> None:
+        decoder.language_model.set_attn_implementation(TIME_MAJOR)
+        write_batch(decoder, LedRows(constraint.start(BATCH), ids_BT))
+
+    ways = {
+        "one at a time, no cache": (one_by_one, NUM_SINGLE),
+        f"batch of {BATCH}, cached": (batch, BATCH),
+        f"batch of {BATCH}, cached, JSON Schema": (constrained, BATCH),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for run, _ in ways.values():
+        run()
+    for _ in range(rounds):
+        for name, (run, _) in ways.items():
+            seconds[name].append(timed(run))
+    first, plain, limited = (
+        [value / documents for value in seconds[name]] for name, (_, documents) in ways.items()
+    )
+    print("| | tokens/s | spread | documents/s | times the first |\n|-|-|-|-|-|")
+    for name, each in zip(ways, (first, plain, limited), strict=True):
+        rates = [NUM_TOKENS / value for value in each]
+        mean = statistics.mean(rates)
+        ratio = mean * statistics.mean(first) / NUM_TOKENS
+        spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+        print(f"| {name} | {mean:,.0f} | {spread} | {mean / NUM_TOKENS:,.1f} | {ratio:,.1f} |")
+    overheads = [100 * (b / a - 1) for a, b in zip(plain, limited, strict=True)]
+    print(
+        f"\nThe grammar adds {statistics.mean(overheads):.1f} % ({min(overheads):.1f} to "
+        f"{max(overheads):.1f}) to a batch.\n",
+        flush=True,
+    )
 
 
-def repeated(measure: Callable[[], float], batch: int) -> list[float]:
-    """Tokens per second of each repetition; the first one warms up."""
-    measure()
-    return [batch * TOKENS / measure() for _ in range(REPETITIONS)]
+def report_parts(corpus: Corpus, rounds: int) -> None:
+    """What the grammar costs per document and token, for vocabularies of several sizes."""
+    print("| vocabulary | masks us | spread | applying us | going on us |\n|-|-|-|-|-|")
+    ids_BT = corpus.ids_BT()
+    for vocab_size in MASK_VOCAB_SIZES:
+        constraint = corpus.constraint(vocab_size)
+        logits_BV = torch.zeros(BATCH, vocab_size)
+        parts: list[npt.NDArray[np.float64]] = []
+        for _ in range(rounds + 1):
+            rows, spent = constraint.start(BATCH), np.zeros(3)
+            for ids_B in ids_BT.T:
+                begun = time.process_time()
+                allowed_BV = rows.allowed()
+                masked = time.process_time()
+                forbid(logits_BV, allowed_BV)
+                applied = time.process_time()
+                rows.accept(ids_B)
+                spent += masked - begun, applied - masked, time.process_time() - applied
+            parts.append(spent / ids_BT.size * 1e6)
+        # The first round warms up.
+        masks, applying, going_on = np.array(parts[1:]).T
+        print(
+            f"| {vocab_size:,} | {masks.mean():.1f} | {masks.min():.1f} to {masks.max():.1f} | "
+            f"{applying.mean():.1f} | {going_on.mean():.1f} |",
+            flush=True,
+        )
+    print("\nMicroseconds for each token of each document.")
 
 
-def row(name: str, found: list[float], times: float) -> str:
-    """A line of the table."""
-    mean, spread = statistics.mean(found), statistics.stdev(found)
-    return f"| {name} | {mean:,.0f} ± {spread:,.0f} | {mean / TOKENS:,.1f} | {times:,.0f} |"
-
-
-@torch.inference_mode()
-def constrained(decoder: DocumentDecoder, tokenizer, schema, texts: list[str]) -> list[str]:
-    """Lines of the table of what masks cost beside everything else in a step."""
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
-    encoded = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    chosen = [ids[:TOKENS] for ids in encoded if len(ids) >= TOKENS][:BATCH]
-    ids_BT = np.array(chosen, dtype=np.int64)
-    steps: list[float] = []
-    masks: list[float] = []
-    for _ in range(REPETITIONS + 1):
-        rows = constraint.start(len(ids_BT))
-        start = time.perf_counter()
-        spent = 0.0
-        for step in range(TOKENS):
-            begin = time.perf_counter()
-            allowed = rows.allowed()
-            forbid(torch.zeros(len(ids_BT), decoder.vocab_size), allowed)
-            rows.accept(ids_BT[:, step])
-            spent += time.perf_counter() - begin
-        masks.append(spent / TOKENS)
-        del start
-        steps.append(batched(decoder, len(ids_BT)) / TOKENS)
-    mask, step = statistics.mean(masks[1:]), statistics.mean(steps[1:])
-    return [
-        f"| a step without a schema | {1e3 * step:.2f} ± {1e3 * statistics.stdev(steps[1:]):.2f} | |",
-        f"| masks: made, applied, advanced | {1e3 * mask:.2f} ± "
-        f"{1e3 * statistics.stdev(masks[1:]):.2f} | {mask / step:.1%} |",
-    ]
-
-
-def machine() -> str:
-    """What it ran on."""
-    name = platform.processor() or platform.machine()
+def processor() -> str:
+    """Name of the processor."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].partition(": ")[2] if models else name
-    return f"{name}; torch {torch.__version__.partition('+')[0]}."
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Processor seconds that `run` takes."""
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from llguidance import numpy as bitmasks
 from tokenizers import Tokenizer
 
 from difflm_core.data.json_schema import DECIMALS_KEY
-from difflm_core.errors import SchemaError
+from difflm_core.errors import ConfigError, SchemaError
 
 # Documents are written as `data.json_schema.canonical_document` writes them.
 _SPELLING = {
@@ -53,13 +53,20 @@ class Constraint:
 
         Raises:
             SchemaError: the schema has something that cannot be enforced while writing.
+            ConfigError: it is not known which bytes the tokenizer's tokens stand for.
         """
         self.vocab_size = tokenizer.get_vocab_size()
         self.end = end
         self._grammar = grammar_of(json_schema)
-        self._tokenizer = llguidance.LLTokenizer(tokenizer.to_str(), eos_token=end).with_slices(
-            llguidance.LLTokenizer.json_slices()
-        )
+        try:
+            known = llguidance.LLTokenizer(tokenizer.to_str(), eos_token=end)
+        except ValueError as error:
+            raise ConfigError(
+                "codec.tokenizer cannot be used with a JSON Schema: it is not known which bytes "
+                f"its tokens stand for ({error}). Expected a byte-level BPE, or a tokenizer with "
+                "bytes to fall back on; choose another model, or train one (codec.tokenizer null)."
+            ) from None
+        self._tokenizer = known.with_slices(llguidance.LLTokenizer.json_slices())
         # What matchers learn of their grammar they share, under a lock: each thread has its own.
         self._of_thread = threading.local()
         self._fresh()

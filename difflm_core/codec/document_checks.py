@@ -51,7 +51,8 @@ def json_check(json_schema: Mapping[str, Any]) -> DocumentCheck:
             document = json.loads(
                 text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
             )
-            json.dumps(document, ensure_ascii=False).encode()
+            # 1e999 is JSON, but infinite once it is read, and would be written as `Infinity`.
+            json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
         except _DuplicateKeyError:
             return DUPLICATE_KEY
         except UnicodeEncodeError:

@@ -134,6 +134,7 @@ class TextCodec:
         Raises:
             DataError: there are no documents, or all are too long.
             ConfigError: the pretrained tokenizer cannot be had, or does not spell the documents.
+            SchemaError: the JSON Schema has something that cannot be enforced while writing.
         """
         if not sample.num_rows:
             raise DataError("Found no documents to fit the codec to; expected at least one.")
@@ -154,6 +155,8 @@ class TextCodec:
                 "codec.max_document_tokens, or take shorter documents (data.field selects a part)."
             )
         codec.tokens_per_record = round(float(found.lengths.mean()), 1)
+        # What no grammar can be made of is refused here, before anything is trained on it.
+        _ = codec.constraint
         return codec
 
     @property

@@ -288,13 +288,18 @@ def _parts(record: Any, options: DocumentOptions, place: str) -> Iterator[str]:
         if value in ({}, [], None, ""):
             continue
         _check_depth(value, place)
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         try:
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
             text.encode()
         except UnicodeEncodeError:
             raise DataError(
                 f"{place}: found half of a surrogate pair (such as \\ud800), expected whole "
                 "characters; repair the text"
+            ) from None
+        except ValueError:
+            raise DataError(
+                f"{place}: found a number that is infinite (such as 1e999) or not a number; "
+                "expected finite numbers, or null"
             ) from None
         yield text
 

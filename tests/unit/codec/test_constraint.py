@@ -12,7 +12,7 @@ from difflm_core.codec.constraint import Constraint
 from difflm_core.codec.document_checks import DUPLICATE_KEY, json_check
 from difflm_core.codec.text_tokenizer import END, train_tokenizer
 from difflm_core.data.json_schema import canonical_document, schema_of
-from difflm_core.errors import SchemaError
+from difflm_core.errors import ConfigError, SchemaError
 from tests.documents import make_tools
 from tests.unit.data.test_json_schema import profiled
 
@@ -159,6 +159,13 @@ def test_a_schema_that_cannot_be_enforced_is_refused():
     schema = {"type": "object", "propertyNames": {"maxLength": 3}}
     with pytest.raises(SchemaError, match="propertyNames"):
         Constraint(schema, tokenizer_for({}), end=0)
+
+
+def test_a_tokenizer_whose_bytes_are_unknown_is_refused():
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "</s>": 1}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece()
+    with pytest.raises(ConfigError, match=r"codec\.tokenizer cannot be used with a JSON Schema"):
+        Constraint({"type": "boolean"}, tokenizer, end=1)
 
 
 def test_very_long_texts_are_left_to_the_check():

@@ -13,7 +13,7 @@ from difflm_core.codec.text_tokenizer import END, train_tokenizer
 from difflm_core.data.document_form import canonical_code
 from difflm_core.data.json_schema import canonical_document, schema_of
 from difflm_core.data.schema import Column, ColumnKind, Schema
-from difflm_core.errors import DataError
+from difflm_core.errors import DataError, SchemaError
 from tests.documents import make_code, make_tools
 from tests.unit.data.test_json_schema import profiled
 
@@ -69,6 +69,15 @@ def test_any_text_can_be_spelled():
         assert codec.tokenizer.decode(codec.tokenizer.encode(text).ids) == text
 
 
+def test_a_schema_without_a_grammar_is_refused_before_training():
+    column = Column(
+        name="document", kind=ColumnKind.JSON, json_schema={"propertyNames": {"maxLength": 3}}
+    )
+    table = pa.table({"document": ['{"a":1}']})
+    with pytest.raises(SchemaError, match="propertyNames"):
+        TextCodec.fit(Schema(columns=(column,)), table, TextCodecOptions(400))
+
+
 def test_long_documents_are_left_out_and_counted():
     codec, table = fitted(json_corpus(), max_tokens=30)
     tokens = codec.encode(table)
@@ -99,6 +108,7 @@ def test_padding():
         ),
         ("{}", "breaks the schema (required)"),
         ("NaN", "not valid JSON"),
+        ("[1e999]", "not valid JSON"),
         ('"\\ud800"', "not valid UTF-8"),
         ("\N{REPLACEMENT CHARACTER}", "not valid UTF-8"),
     ],

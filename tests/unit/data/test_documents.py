@@ -115,6 +115,7 @@ def test_canonical_code_keeps_what_matters():
         ('{"a": 1, "a": 2}\n', "line 1: a key stands twice"),
         ('{"a": NaN}\n', "line 1: NaN is no JSON number"),
         ('{"a": "\\ud800"}\n', "half of a surrogate pair"),
+        ('{"a": 1}\n{"a": 1e999}\n', "line 2: found a number that is infinite"),
         ("[1]\n", "expected one object per line"),
         ('{"a": ' + "[" * 40 + "]" * 40 + "}\n", "nested more than 24 levels"),
         ('{"a": ' + "[" * 20_000 + "]" * 20_000 + "}\n", "nested too deep"),
