@@ -189,3 +189,20 @@ def test_the_command(difflm, tmp_path, monkeypatch):
     assert (code, "Name one judge" in err) == (2, True)
     code, _, err = difflm(*argv, "--key-env", "NO_SUCH_KEY")
     assert (code, "there is no such environment variable" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("pair", "low", "high"),
+    [(("A", "B"), 0.6777, 1.0), (("B", "A"), -1.0, -0.6777), (("A", "A"), -0.1611, 0.1611)],
+)
+def test_outcomes_that_are_all_alike_are_not_certain(pair, low, high):
+    found = summarize_preferences([pair] * 20)
+    assert (found.net_low, found.net_high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_what_rests_on_nothing_is_null_in_json():
+    judge = Simulated(lambda question: None)
+    written = judge_tools(REAL, MADE, judge, JudgeOptions(max_groups=2)).to_dict()
+    text = json.dumps(written, allow_nan=False)
+    assert json.loads(text)["preference"]["win_rate"] is None
+    assert written["synthetic"]["mean"] is None
