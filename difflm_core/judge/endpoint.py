@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -33,6 +33,7 @@ from difflm_core.judge.questions import (
     Choice,
     MalformedAnswerError,
     Question,
+    Usage,
     read_answer,
 )
 
@@ -68,25 +69,6 @@ class EndpointOptions:
     max_requests: int = 0
     max_tokens: int = 0
     cache: str | None = None
-
-
-@dataclass
-class Usage:
-    """What a judge has cost so far, answers from the cache included.
-
-    Attributes:
-        num_requests: Requests that were sent now.
-        num_cached: Answers that were there already.
-        prompt_tokens: Tokens that were read, as the service counts them, earlier runs included.
-        answer_tokens: Tokens that were written.
-        unanswered: Questions without an answer, by reason.
-    """
-
-    num_requests: int = 0
-    num_cached: int = 0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    unanswered: Counter[str] = field(default_factory=Counter[str])
 
 
 class _UnansweredError(Exception):

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from difflm_core.errors import ConfigError
-from difflm_core.judge.endpoint import Usage
-from difflm_core.judge.questions import CHOICES, Choice, Question
+from difflm_core.judge.questions import CHOICES, Choice, Question, Usage
 
 
 class LocalJudge:

@@ -12,8 +12,9 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 PROMPT_VERSION = 2
@@ -101,6 +102,25 @@ class Question:
             "required": ["reason", self.key],
             "additionalProperties": False,
         }
+
+
+@dataclass
+class Usage:
+    """What a judge has cost so far, answers from the cache included.
+
+    Attributes:
+        num_requests: Requests that were sent now.
+        num_cached: Answers that were there already.
+        prompt_tokens: Tokens that were read, as the service counts them, earlier runs included.
+        answer_tokens: Tokens that were written.
+        unanswered: Questions without an answer, by reason.
+    """
+
+    num_requests: int = 0
+    num_cached: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    unanswered: Counter[str] = field(default_factory=Counter[str])
 
 
 class MalformedAnswerError(ValueError):

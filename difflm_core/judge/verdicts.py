@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difflm_core.errors import DataError
-from difflm_core.judge.endpoint import Usage
 from difflm_core.judge.questions import (
     PROMPT_VERSION,
     Choice,
     Question,
+    Usage,
     preference_question,
     score_question,
 )

@@ -2,13 +2,14 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from difflm_core.errors import DataError
-from difflm_core.judge.endpoint import EndpointJudge, EndpointOptions, Usage
-from difflm_core.judge.questions import preference_question, score_question
+from difflm_core.judge.endpoint import EndpointJudge, EndpointOptions
+from difflm_core.judge.questions import Usage, preference_question, score_question
 from difflm_core.judge.verdicts import (
     JudgeOptions,
     judge_tools,
@@ -206,3 +207,13 @@ def test_what_rests_on_nothing_is_null_in_json():
     text = json.dumps(written, allow_nan=False)
     assert json.loads(text)["preference"]["win_rate"] is None
     assert written["synthetic"]["mean"] is None
+
+
+def test_an_endpoint_without_its_package_is_explained(difflm, tmp_path, monkeypatch):
+    (tmp_path / "tools.jsonl").write_text('{"name": "add"}\n')
+    monkeypatch.delitem(sys.modules, "difflm_core.judge.endpoint")
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    argv = ["judge", "tools.jsonl", "tools.jsonl", "--endpoint", "http://localhost:1/v1"]
+    code, _, err = difflm(*argv, "--model", "m")
+    assert code == 2
+    assert "pip install 'difflm-on-ray[client]'" in err
