@@ -113,7 +113,13 @@ def _open_judge(
                 f"--key-env {key_env}: there is no such environment variable, or it is empty; "
                 "expected the name of the variable that holds the key (never the key itself)."
             )
-    from difflm_core.judge.endpoint import EndpointJudge, EndpointOptions
+    try:
+        from difflm_core.judge.endpoint import EndpointJudge, EndpointOptions
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "--endpoint needs the package httpx, which is not installed here. Install it: "
+            "pip install 'difflm-on-ray[client]'; or judge with --local PATH."
+        ) from None
 
     settings = EndpointOptions(str(endpoint), model, cache=cache, max_requests=max_requests)
     return EndpointJudge(settings, key)

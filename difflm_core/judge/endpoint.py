@@ -8,7 +8,6 @@ guessed.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import random
 import threading
@@ -16,24 +15,32 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from difflm_core import storage
-from difflm_core.errors import ConfigError
+from difflm_core.errors import ConfigError, StageError
+from difflm_core.judge.exchange import (
+    checked_key,
+    error_code,
+    require_address,
+    seconds_to_wait,
+)
 from difflm_core.judge.questions import (
     PROMPT_VERSION,
     Choice,
     MalformedAnswerError,
     Question,
+    Usage,
     read_answer,
 )
 
 MAX_ANSWER_BYTES = 1 << 20
 MAX_WAIT_SECONDS = 60.0
+# Questions given up one after the other, after which the service counts as gone.
+MAX_GIVEN_UP = 8
 _RETRIED = frozenset({408, 409, 425, 429})
 
 
@@ -62,25 +69,6 @@ class EndpointOptions:
     max_requests: int = 0
     max_tokens: int = 0
     cache: str | None = None
-
-
-@dataclass
-class Usage:
-    """What a judge has cost so far, answers from the cache included.
-
-    Attributes:
-        num_requests: Requests that were sent now.
-        num_cached: Answers that were there already.
-        prompt_tokens: Tokens that were read, as the service counts them, earlier runs included.
-        answer_tokens: Tokens that were written.
-        unanswered: Questions without an answer, by reason.
-    """
-
-    num_requests: int = 0
-    num_cached: int = 0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    unanswered: Counter[str] = field(default_factory=Counter[str])
 
 
 class _UnansweredError(Exception):
@@ -114,15 +102,17 @@ class EndpointJudge:
         Raises:
             ConfigError: the address is none, or would send the key unprotected.
         """
-        _require_address(options.base_url)
+        is_here = require_address(options.base_url)
         self.options = options
         self.name = options.model
         self.usage = Usage()
-        self._key = api_key
+        self._key = checked_key(api_key)
         self._sleep = sleep
         self._lock = threading.Lock()
         self._formats_answers = True
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._has_answered = False
+        self._given_up = 0
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx.Client(
             base_url=options.base_url.rstrip("/") + "/",
             headers=headers,
@@ -130,6 +120,7 @@ class EndpointJudge:
                 options.timeout_seconds, connect=min(10, options.timeout_seconds)
             ),
             transport=transport,
+            trust_env=not is_here,  # no proxy between this machine and itself
         )
 
     def close(self) -> None:
@@ -143,6 +134,7 @@ class EndpointJudge:
 
         Raises:
             ConfigError: the service refuses the key, the model or the address.
+            StageError: it has stopped answering.
         """
         with ThreadPoolExecutor(self.options.in_flight, thread_name_prefix="judge") as pool:
             futures = [pool.submit(self._answer, question) for question in questions]
@@ -168,8 +160,10 @@ class EndpointJudge:
     def _ask_until_well_formed(self, question: Question) -> int | Choice:
         messages = question.messages
         problem = ""
+        cost: Counter[str] = Counter()
         for _ in range(self.options.max_asks):
             text, usage = self._complete(messages, question)
+            cost.update(usage)
             try:
                 value = read_answer(text, question)
             except MalformedAnswerError as error:
@@ -184,7 +178,7 @@ class EndpointJudge:
                     },
                 ]
                 continue
-            self._keep(question, value, usage)
+            self._keep(question, value, cost)
             return value
         raise _UnansweredError("malformed answer")
 
@@ -197,24 +191,38 @@ class EndpointJudge:
             self._take_request()
             try:
                 status, headers, body = self._post(messages, question, formats)
-            except httpx.TimeoutException:
-                self._wait(number, None)
-                continue
-            except httpx.TransportError:
+            except httpx.HTTPError:
                 self._wait(number, None)
                 continue
             if status == 200:
                 found = self._read(body)
                 if found is not None:
+                    self._has_answered, self._given_up = True, 0
                     return found
                 self._wait(number, None)
+            elif status in (400, 413, 422) and self._has_answered:
+                # It takes other requests, so it is about this one: too long, or filtered.
+                raise _UnansweredError(f"refused with status {status}")
             elif status == 400 and formats:
                 self._formats_answers = False  # it does not know response_format
             elif status in _RETRIED or status >= 500:
-                self._wait(number, headers.get("retry-after"))
+                self._wait(number, seconds_to_wait(headers))
             else:
                 raise ConfigError(self._refusal(status, body))
+        self._give_up()
         raise _UnansweredError(f"no answer after {self.options.max_tries} tries")
+
+    def _give_up(self) -> None:
+        """Count a question without an answer; the service may be gone for all of them."""
+        with self._lock:
+            self._given_up += 1
+            count = self._given_up
+        if count >= MAX_GIVEN_UP:
+            raise StageError(
+                f"The judge at {self.options.base_url} has not answered {count} questions in a "
+                f"row, each asked {self.options.max_tries} times. Check that it runs, and repeat "
+                "the command: answers in the cache are not asked for again."
+            )
 
     def _post(
         self, messages: list[dict[str, str]], question: Question, formats: bool
@@ -267,29 +275,24 @@ class EndpointJudge:
                 raise _UnansweredError("the limit of tokens is reached")
             usage.num_requests += 1
 
-    def _wait(self, number: int, retry_after: str | None) -> None:
+    def _wait(self, number: int, asked: float | None) -> None:
         """Wait as long as the service asks for, or twice as long at each try, with jitter."""
         if number + 1 >= self.options.max_tries:
             return
-        try:
-            asked = float(retry_after) if retry_after else 0.0
-        except ValueError:  # a date
-            asked = 0.0
         jittered = random.uniform(0.5, 1.0) * 2.0**number
-        self._sleep(min(MAX_WAIT_SECONDS, max(asked, jittered)))
+        self._sleep(min(MAX_WAIT_SECONDS, max(asked or 0.0, jittered)))
 
     def _refusal(self, status: int, body: bytes) -> str:
-        text = body.decode("utf-8", "replace")[:200]
-        if self._key:
-            text = text.replace(self._key, "***")
         hint = {
             401: "check the key that the environment variable holds",
             403: "check what the key may do",
             404: "check the address (does it end in /v1?) and the name of the model",
         }.get(status, "check the address, the key and the name of the model")
+        code = error_code(body)
+        named = f" ({code})" if code and not (self._key and self._key in code) else ""
         return (
             f"The judge at {self.options.base_url} refuses model {self.options.model!r} with "
-            f"status {status}: {text!r}; {hint}."
+            f"status {status}{named}; {hint}."
         )
 
     # Answers that are kept -------------------------------------------------------------------
@@ -297,7 +300,12 @@ class EndpointJudge:
     def _place(self, question: Question) -> str | None:
         if self.options.cache is None:
             return None
-        asked = [PROMPT_VERSION, self.options.model, question.messages]
+        asked = [
+            PROMPT_VERSION,
+            self.options.base_url.rstrip("/"),
+            self.options.model,
+            question.messages,
+        ]
         digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
         return storage.join(self.options.cache, digest[:2], f"{digest}.json")
 
@@ -316,29 +324,7 @@ class EndpointJudge:
             self.usage.answer_tokens += int(kept.get("completion_tokens", 0))
         return value
 
-    def _keep(self, question: Question, value: int | Choice, usage: dict[str, int]) -> None:
+    def _keep(self, question: Question, value: int | Choice, usage: Counter[str]) -> None:
         place = self._place(question)
         if place is not None:
             storage.write_text(place, json.dumps({"value": value, **usage}))
-
-
-def _require_address(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"The judge's address {url!r} is no URL; expected one such as https://host/v1."
-        )
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        raise ConfigError(
-            f"The judge's address {url!r} is not encrypted, so documents and key would travel in "
-            "the open; expected https://, or an address of this machine."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,12 +6,12 @@ wins: so a small model, too, gives a well-formed verdict.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from difflm_core.errors import ConfigError
-from difflm_core.judge.endpoint import Usage
-from difflm_core.judge.questions import CHOICES, Choice, Question
+from difflm_core.judge.questions import CHOICES, Choice, Question, Usage
 
 
 class LocalJudge:
@@ -28,7 +28,8 @@ class LocalJudge:
         Args:
             model: Path of a model's folder, or its id on the hub.
             device: auto, cpu, cuda or cuda:N.
-            max_tokens: Longest question; a longer one keeps its beginning and its end.
+            max_tokens: Longest question with its answer; a longer one stays unanswered, since a
+                judge that sees half of two sets cannot compare them.
 
         Raises:
             ConfigError: there is no such model.
@@ -42,7 +43,8 @@ class LocalJudge:
         self._device = choose_device(device)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(model)
+            # Weights in safetensors alone: another file could run code when it is read.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"The judge {model!r} cannot be loaded ({str(error).splitlines()[0]}). Expected "
@@ -50,7 +52,7 @@ class LocalJudge:
             ) from None
         self._model: Any = loaded.to(self._device).eval()
         longest = getattr(loaded.config, "max_position_embeddings", None) or max_tokens
-        self._max_tokens = min(max_tokens, longest - 16)
+        self._max_tokens = min(max_tokens, longest)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -58,40 +60,70 @@ class LocalJudge:
     def ask(
         self, questions: Sequence[Question], on_answer: Callable[[], None] = lambda: None
     ) -> Iterator[int | Choice | None]:
-        """Ask questions; yields an answer for each, in order."""
+        """Ask questions; yields an answer for each, in order; None for one that is too long."""
         for question in questions:
-            scores = self._log_probabilities(question)
-            best = max(range(len(scores)), key=scores.__getitem__)
-            yield int(question.answers[best]) if question.key == "score" else CHOICES[best]
+            scores = self.log_probabilities(question)
+            if scores is None:
+                self.usage.unanswered["longer than the judge can read"] += 1
+                yield None
+            else:
+                best = max(range(len(scores)), key=scores.__getitem__)
+                yield int(question.answers[best]) if question.key == "score" else CHOICES[best]
             on_answer()
 
-    def _log_probabilities(self, question: Question) -> list[float]:
-        """Mean log-probability of the tokens of each answer."""
+    def log_probabilities(self, question: Question) -> list[float] | None:
+        """Log-probability of each answer behind the question; None if that is too long.
+
+        An answer is the whole JSON object, up to its closing brace: so the probabilities of 1 and
+        10 do not overlap, and none is favoured for its number of tokens.
+        """
         import torch
 
         prompt = self._prompt(question)
+        answers = [self._spelled(question, answer) for answer in question.answers]
+        if len(prompt) + max(map(len, answers)) > self._max_tokens:
+            return None
         found: list[float] = []
-        for answer in question.answers:
-            value = answer if question.key == "score" else f'"{answer}"'
-            spelled = f'{{"{question.key}": {value}}}'
-            ids = self._tokenizer(spelled, add_special_tokens=False).input_ids
-            tokens = torch.tensor([[*prompt, *ids]], device=self._device)
-            with torch.inference_mode():
-                logits = self._model(input_ids=tokens).logits[0, len(prompt) - 1 : -1].float()
-            written = tokens[0, -len(ids) :]
-            chosen = torch.log_softmax(logits, dim=-1).gather(1, written[:, None])
-            found.append(float(chosen.mean()))
-            self.usage.prompt_tokens += tokens.shape[1]
+        with torch.inference_mode():
+            # The question is read once; each answer goes on from a copy of what was read.
+            read = self._model(input_ids=self._tensor(prompt), use_cache=True, logits_to_keep=1)
+            for answer in answers:
+                cache = copy.deepcopy(read.past_key_values)
+                written = self._tensor(answer)
+                logits = read.logits
+                if len(answer) > 1:
+                    more = self._model(
+                        input_ids=written[:, :-1], past_key_values=cache, use_cache=True
+                    )
+                    logits = torch.cat([logits, more.logits], dim=1)
+                chosen = torch.log_softmax(logits[0].float(), dim=-1).gather(1, written[0, :, None])
+                found.append(float(chosen.sum()))
+        self.usage.prompt_tokens += len(prompt) + sum(map(len, answers))
         return found
 
+    def _spelled(self, question: Question, answer: str) -> list[int]:
+        value = answer if question.key == "score" else f'"{answer}"'
+        spelled = f'{{"{question.key}": {value}}}'
+        return list(self._tokenizer(spelled, add_special_tokens=False).input_ids)
+
+    def _tensor(self, ids: Sequence[int]) -> Any:
+        import torch
+
+        return torch.tensor([list(ids)], device=self._device)
+
     def _prompt(self, question: Question) -> list[int]:
-        if self._tokenizer.chat_template:
-            ids = self._tokenizer.apply_chat_template(
-                question.messages, add_generation_prompt=True, return_dict=False
-            )
-        else:
-            ids = self._tokenizer(f"{question.system}\n\n{question.user}\n\n").input_ids
-        if len(ids) > self._max_tokens:
-            half = self._max_tokens // 2
-            ids = [*ids[:half], *ids[-half:]]
+        both = f"{question.system}\n\n{question.user}"
+        if not self._tokenizer.chat_template:
+            return list(self._tokenizer(f"{both}\n\n").input_ids)
+        from jinja2 import TemplateError
+
+        try:
+            return self._chat(question.messages)
+        except TemplateError:  # a chat without the role of the system
+            return self._chat([{"role": "user", "content": both}])
+
+    def _chat(self, messages: list[dict[str, str]]) -> list[int]:
+        ids = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False
+        )
         return list(ids)

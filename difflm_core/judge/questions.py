@@ -1,7 +1,9 @@
 """What a judge is asked, and what counts as an answer.
 
 Documents are data: they stand between marks that are different in every question, so that no
-document can end its own frame, and the judge is told to obey nothing inside.
+document can end its own frame, and the judge is told to obey nothing inside. What could end a turn
+of the chat itself (`<|im_end|>`, `</s>`, `[INST]`), and signs that nobody sees, are written as JSON
+escapes: the same document, without a special token.
 """
 
 from __future__ import annotations
@@ -9,12 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 MIN_SCORE, MAX_SCORE = 1, 10
+# Of an answer; what lies behind is noise.
+_MAX_CHARACTERS = 1 << 16
+_SPECIAL = re.compile(r"<(?=[|/!a-zA-Z])|\[(?=/?[A-Z][A-Z_]*\])|[^\x00-\x7f]")
+_HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 Choice = Literal["A", "B", "equal"]
 CHOICES: tuple[Choice, ...] = ("A", "B", "equal")
 
@@ -96,6 +104,25 @@ class Question:
         }
 
 
+@dataclass
+class Usage:
+    """What a judge has cost so far, answers from the cache included.
+
+    Attributes:
+        num_requests: Requests that were sent now.
+        num_cached: Answers that were there already.
+        prompt_tokens: Tokens that were read, as the service counts them, earlier runs included.
+        answer_tokens: Tokens that were written.
+        unanswered: Questions without an answer, by reason.
+    """
+
+    num_requests: int = 0
+    num_cached: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    unanswered: Counter[str] = field(default_factory=Counter[str])
+
+
 class MalformedAnswerError(ValueError):
     """An answer that is not one; the message says what is wrong with it."""
 
@@ -130,7 +157,7 @@ def read_answer(text: str, question: Question) -> int | Choice:
     Raises:
         MalformedAnswerError: it gives none.
     """
-    value = _object_in(text).get(question.key)
+    value = _value_in(text, question.key)
     if question.key == "score":
         if isinstance(value, str) and value.strip().isdecimal():
             value = int(value)
@@ -147,17 +174,29 @@ def read_answer(text: str, question: Question) -> int | Choice:
     raise MalformedAnswerError(f'the key "better" is none of A, B, equal but {_shown(value)}')
 
 
-def _object_in(text: str) -> dict[str, Any]:
-    """The last JSON object in a text that has one, perhaps in a fence or among words."""
+def _value_in(text: str, key: str) -> Any:
+    """What the JSON objects in a text say under a key; there may be a fence or words around them.
+
+    Objects that contradict each other, such as one that is quoted from a document, are no answer.
+    """
     decoder = json.JSONDecoder()
-    for start in [match.start() for match in re.finditer(r"\{", text)][::-1]:
+    values: list[Any] = []
+    text = text[:_MAX_CHARACTERS]
+    start = text.find("{")
+    while start >= 0:
         try:
-            found, _ = decoder.raw_decode(text, start)
+            found, end = decoder.raw_decode(text, start)
         except (json.JSONDecodeError, RecursionError):
-            continue
-        if isinstance(found, dict) and {"score", "better"} & found.keys():
-            return found
-    raise MalformedAnswerError("there is no JSON object with the key that was asked for")
+            end = start + 1
+        else:
+            if key in found and found[key] not in values:
+                values.append(found[key])
+        start = text.find("{", end)
+    if not values:
+        raise MalformedAnswerError(f'there is no JSON object with the key "{key}"')
+    if len(values) > 1:
+        raise MalformedAnswerError(f'there are several objects with different values of "{key}"')
+    return values[0]
 
 
 def _shown(value: Any) -> str:
@@ -166,7 +205,16 @@ def _shown(value: Any) -> str:
 
 
 def _pretty(tool: Any) -> str:
-    return json.dumps(tool, ensure_ascii=False, indent=1)
+    # Outside of strings JSON has none of the special signs, so that escapes are always in one.
+    return _SPECIAL.sub(_escaped, json.dumps(tool, ensure_ascii=False, indent=1))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    sign = found[0]
+    is_visible = sign > "\x7f" and unicodedata.category(sign) not in _HIDDEN
+    return (
+        sign if is_visible else json.dumps(sign)[1:-1] if sign > "\x7f" else f"\\u{ord(sign):04x}"
+    )
 
 
 def _frame(texts: Sequence[str]) -> dict[str, str]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difflm_core.errors import DataError
-from difflm_core.judge.endpoint import Usage
 from difflm_core.judge.questions import (
     PROMPT_VERSION,
     Choice,
     Question,
+    Usage,
     preference_question,
     score_question,
 )
@@ -141,8 +142,8 @@ class JudgeResult:
     unanswered: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return dataclasses.asdict(self)
+        """As JSON values; a number that rests on nothing is null."""
+        return _without_nan(dataclasses.asdict(self))
 
 
 def judge_tools(
@@ -204,6 +205,13 @@ def judge_tools(
         num_tokens=usage.prompt_tokens + usage.answer_tokens,
         unanswered=dict(usage.unanswered),
     )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: _without_nan(item) for key, item in items}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def num_questions(real: int, synthetic: int, options: JudgeOptions) -> int:
@@ -298,6 +306,11 @@ def summarize_preferences(answers: Sequence[tuple[Any, Any]], seed: int = 0) -> 
     wins = counts[1.0]
     low, high = wilson(wins, len(known))
     net_low, net_high = _bootstrap(outcomes, seed)
+    if len(counts) == 1:
+        # Outcomes that are all alike resample to themselves, as if nothing were uncertain. What was
+        # never seen may still happen as often as Wilson's interval allows; from win to loss is 2.
+        net, unseen = float(outcomes[0]), wilson(0, len(known))[1]
+        net_low, net_high = net - unseen * (1 + net), net + unseen * (1 - net)
     return Preferences(
         wins=wins,
         ties=counts[0.0],

@@ -1,11 +1,14 @@
 """The judge behind an endpoint, against a server with every trouble there is."""
 
+import datetime
+import email.utils
 import json
 
 import pytest
 
-from difflm_core.errors import ConfigError
+from difflm_core.errors import ConfigError, StageError
 from difflm_core.judge.endpoint import EndpointJudge, EndpointOptions
+from difflm_core.judge.exchange import seconds_to_wait
 from difflm_core.judge.questions import preference_question, score_question
 from tests.unit.judge.service import answer_of, running
 
@@ -189,11 +192,14 @@ def test_a_service_without_formats_is_asked_without(service, judge):
     ("status", "hint"), [(401, "key"), (403, "key"), (404, "address"), (422, "")]
 )
 def test_a_refusal_says_what_to_do_and_no_secret(service, judge, status, hint):
-    service.reply = in_turn((status, {}, f"bad key {KEY}".encode()))
+    # Services quote what they do not like: the document, or the key.
+    error = {"message": f"bad {KEY} in Adds two numbers.", "code": "no_access", "type": KEY}
+    service.reply = in_turn((status, {}, {"error": error}))
     with pytest.raises(ConfigError, match=f"status {status}") as caught:
         list(judge().ask([score_question(TOOL)]))
     assert KEY not in str(caught.value)
-    assert "bad key ***" in str(caught.value)
+    assert "(no_access)" in str(caught.value)
+    assert "Adds" not in str(caught.value)
     assert hint in str(caught.value)
     assert len(service.requests) == 1
 
@@ -241,6 +247,8 @@ def test_limits_end_the_questions(service, judge):
         ("http://10.0.0.1/v1", "not encrypted"),
         ("ftp://example.org", "no URL"),
         ("example.org/v1", "no URL"),
+        ("https://example.org:port/v1", "no URL"),
+        ("https://user:secret@example.org/v1", "holds a name or a password"),
     ],
 )
 def test_addresses_that_leak_or_are_none_are_refused(url, expected):
@@ -252,3 +260,93 @@ def test_preferences_are_read(service, judge):
     service.reply = in_turn('{"reason": "r", "better": "b"}', '{"better": "Equal"}')
     questions = [preference_question([TOOL], [{}]), preference_question([{}], [TOOL])]
     assert list(judge().ask(questions)) == ["B", "equal"]
+
+
+def test_a_date_to_wait_for_is_obeyed(service, judge):
+    asked = judge()
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=42)
+    date = email.utils.format_datetime(until, usegmt=True)
+    service.reply = in_turn((429, {"Retry-After": date}, b""), GOOD)
+    assert list(asked.ask([score_question(TOOL)])) == [7]
+    assert 40 <= asked.waits[0] <= 42
+
+
+def test_a_date_is_one_of_the_services_clock():
+    headers = {
+        "date": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "retry-after": "Wed, 21 Oct 2015 07:28:42 GMT",
+    }
+    assert seconds_to_wait(headers) == 42
+
+
+def test_a_refused_document_is_counted_and_the_others_are_asked(service, judge):
+    asked = judge()
+    service.reply = lambda body: (
+        (400, {}, {"error": {"message": "maximum context length", "code": None}})
+        if "long" in body["messages"][1]["content"].partition("<<<")[2]
+        else GOOD
+    )
+    questions = [score_question({"name": name}) for name in ("a", "long", "b")]
+    assert list(asked.ask(questions)) == [7, None, 7]
+    assert dict(asked.usage.unanswered) == {"refused with status 400": 1}
+    assert len(service.requests) == 3
+    assert all("response_format" in body for body in service.requests)
+
+
+def test_a_service_that_is_gone_ends_the_questions(service, judge):
+    asked = judge(max_tries=2)
+    service.reply = in_turn(GOOD, (500, {}, b""))
+    with pytest.raises(StageError, match="has not answered 8 questions in a row") as caught:
+        list(asked.ask([score_question({"n": i}) for i in range(100)]))
+    assert KEY not in str(caught.value)
+    assert 1 + 8 * 2 <= len(service.requests) <= 1 + 10 * 2
+
+
+def test_a_service_that_fails_now_and_then_goes_on(service, judge):
+    asked = judge(max_tries=1)
+    service.reply = in_turn(*[(500, {}, b""), GOOD] * 10)
+    assert list(asked.ask([score_question({"n": i}) for i in range(20)])) == [None, 7] * 10
+
+
+def test_an_answer_that_cannot_be_decoded_is_tried_again(service, judge):
+    asked = judge()
+    service.reply = in_turn((200, {"Content-Encoding": "gzip"}, b"no gzip"), GOOD)
+    assert list(asked.ask([score_question(TOOL)])) == [7]
+    assert len(service.requests) == 2
+
+
+def test_what_malformed_answers_cost_is_kept(service, judge, tmp_path):
+    service.reply = in_turn("no", GOOD)
+    list(judge(cache=str(tmp_path)).ask([score_question(TOOL)]))
+    again = judge(cache=str(tmp_path))
+    assert list(again.ask([score_question(TOOL)])) == [7]
+    assert (again.usage.prompt_tokens, again.usage.answer_tokens) == (20, 4)
+
+
+def test_another_service_is_asked_anew(service, judge, tmp_path):
+    list(judge(cache=str(tmp_path)).ask([score_question(TOOL)]))
+    with running() as other:
+        there = EndpointJudge(EndpointOptions(other.address, "judge-1", cache=str(tmp_path)))
+        list(there.ask([score_question(TOOL)]))
+        there.close()
+        assert len(other.requests) == 1
+
+
+def test_no_proxy_stands_before_this_machine(service, judge, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert list(judge(max_tries=1).ask([score_question(TOOL)])) == [7]
+
+
+@pytest.mark.parametrize("key", ["sk-a b", "sk-ä", "sk-a\nX-Other: b"])
+def test_a_key_that_is_none_is_refused_and_not_shown(key):
+    with pytest.raises(ConfigError, match="not shown") as caught:
+        EndpointJudge(EndpointOptions("https://example.org/v1", "m"), key)
+    assert "sk-" not in str(caught.value)
+
+
+def test_the_line_break_behind_a_key_does_no_harm(service):
+    asked = EndpointJudge(EndpointOptions(service.address, "m"), f"{KEY}\n")
+    assert list(asked.ask([score_question(TOOL)])) == [7]
+    assert service.keys == [f"Bearer {KEY}"]
+    asked.close()

@@ -2,13 +2,14 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from difflm_core.errors import DataError
-from difflm_core.judge.endpoint import EndpointJudge, EndpointOptions, Usage
-from difflm_core.judge.questions import preference_question, score_question
+from difflm_core.judge.endpoint import EndpointJudge, EndpointOptions
+from difflm_core.judge.questions import Usage, preference_question, score_question
 from difflm_core.judge.verdicts import (
     JudgeOptions,
     judge_tools,
@@ -189,3 +190,30 @@ def test_the_command(difflm, tmp_path, monkeypatch):
     assert (code, "Name one judge" in err) == (2, True)
     code, _, err = difflm(*argv, "--key-env", "NO_SUCH_KEY")
     assert (code, "there is no such environment variable" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("pair", "low", "high"),
+    [(("A", "B"), 0.6777, 1.0), (("B", "A"), -1.0, -0.6777), (("A", "A"), -0.1611, 0.1611)],
+)
+def test_outcomes_that_are_all_alike_are_not_certain(pair, low, high):
+    found = summarize_preferences([pair] * 20)
+    assert (found.net_low, found.net_high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_what_rests_on_nothing_is_null_in_json():
+    judge = Simulated(lambda question: None)
+    written = judge_tools(REAL, MADE, judge, JudgeOptions(max_groups=2)).to_dict()
+    text = json.dumps(written, allow_nan=False)
+    assert json.loads(text)["preference"]["win_rate"] is None
+    assert written["synthetic"]["mean"] is None
+
+
+def test_an_endpoint_without_its_package_is_explained(difflm, tmp_path, monkeypatch):
+    (tmp_path / "tools.jsonl").write_text('{"name": "add"}\n')
+    monkeypatch.delitem(sys.modules, "difflm_core.judge.endpoint")
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    argv = ["judge", "tools.jsonl", "tools.jsonl", "--endpoint", "http://localhost:1/v1"]
+    code, _, err = difflm(*argv, "--model", "m")
+    assert code == 2
+    assert "pip install 'difflm-on-ray[client]'" in err
