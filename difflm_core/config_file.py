@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from difflm_core import storage
 from difflm_core.config import RunConfig, Section
+from difflm_core.config.presets import DOCUMENTS, PRETRAINED
 from difflm_core.errors import ConfigError
 
 _KeyPath = tuple[str, ...]
@@ -359,7 +360,21 @@ def config_markdown() -> str:
         summary = (section.__doc__ or "").strip()
         parts.append(f"## {name}\n\n{summary}\n\n{_table(section.model_fields.items())}")
     parts.insert(1, f"## Top level\n\n{_table(top)}")
+    parts.append(_presets())
     return "\n".join(parts)
+
+
+def _presets() -> str:
+    """The defaults of documents, where they are others."""
+    kinds = (
+        ("data.kind is json or code", DOCUMENTS),
+        ("also vae.decoder is set", PRETRAINED),
+    )
+    rows = ["## Other defaults for documents", "", "| when | key | default |", "|-|-|-|"]
+    for when, preset in kinds:
+        for key, value in flatten(preset).items():
+            rows.append(f"| {when} | `{key}` | `{value}` |")
+    return "\n".join(rows) + "\n"
 
 
 def _table(fields: Iterable[tuple[str, FieldInfo]]) -> str:

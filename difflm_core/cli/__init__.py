@@ -18,6 +18,7 @@ from difflm_core.cli.judge_command import judge
 from difflm_core.cli.model_commands import fit, report, sample
 from difflm_core.cli.settings_commands import docs, infer, show, validate
 from difflm_core.cli.stage_commands import run, stage_command
+from difflm_core.cli.tools_command import convert
 
 STAGE_PANEL = "Stages, one at a time"
 # Installed packages bring commands: functions that add them to a `typer.Typer`, and import nothing
@@ -96,18 +97,28 @@ def build_app() -> typer.Typer:
         "difflm code check mbpp.jsonl --solutions samples.jsonl -k 1,10",
     )
     app.add_typer(code, name="code")
+    tools = command_group("Descriptions of tools in the forms of several collections.")
+    tools.callback()(_tools)
+    add_command(
+        tools,
+        convert,
+        "difflm tools convert toolbench_apis.jsonl.gz functions.jsonl",
+        "difflm tools convert functions.jsonl tools.jsonl --to seal",
+    )
+    app.add_typer(tools, name="tools")
     config = command_group("Show, check or document a configuration.")
     add_command(config, show, "difflm config show run.yaml --set seed=3")
     add_command(config, validate, "difflm config validate run.yaml")
     add_command(config, docs, "difflm config docs > docs/config.md")
     app.add_typer(config, name="config")
-    schema = command_group("Look at the columns of a table.")
+    schema = command_group("Look at the columns of a table, or at the parts of documents.")
     schema.callback()(_schema)
     add_command(
         schema,
         infer,
         "difflm schema infer data.csv",
         "difflm schema infer data.csv -o schema.json --target income --missing '?'",
+        "difflm schema infer dialogues.jsonl --kind json --field goal",
     )
     app.add_typer(schema, name="schema")
     for entry in importlib.metadata.entry_points(group=COMMANDS):
@@ -137,4 +148,8 @@ _root.__doc__ = _HELP
 
 
 def _schema() -> None:
-    """Look at the columns of a table."""
+    """Look at the columns of a table, or at the parts of documents."""
+
+
+def _tools() -> None:
+    """Descriptions of tools in the forms of several collections."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, cast
 
 import llguidance
@@ -153,7 +154,31 @@ def _enforced(schema: Any) -> Any:
         else:
             # What is listed is data, and names of properties are not keywords.
             found[key] = inner if key in ("enum", "const") else _enforced(inner)
+    missed = [] if vague or "multipleOf" in schema else _missed_numbers(schema)
+    return {"anyOf": [found, {"enum": missed}]} if missed else found
+
+
+def _missed_numbers(schema: Mapping[str, Any]) -> list[float]:
+    """Numbers within the bounds that the grammar of the bounds leaves out.
+
+    Those are the beginnings of the outer bound, so 0.4 where the largest number is 0.49
+    (llguidance 1.9.1 wants all digits of the bound once it has come as far as its last but one).
+    """
+    if schema.get("type") != "number":
+        return []
+    low, high = schema.get("minimum"), schema.get("maximum")
+    found: list[float] = []
+    if isinstance(high, float) and high > 0:
+        found += [number for number in _beginnings(high) if low is None or number >= low]
+    if isinstance(low, float) and low < 0:
+        found += [-number for number in _beginnings(-low) if high is None or -number <= high]
     return found
+
+
+def _beginnings(bound: float) -> list[float]:
+    """The numbers that the first digits of a bound spell, with at least one after the point."""
+    whole, _, digits = f"{Decimal(repr(bound)):f}".partition(".")
+    return [float(f"{whole}.{digits[:n]}") for n in range(1, len(digits)) if digits[n - 1] != "0"]
 
 
 def _has_vague_bounds(schema: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ class DataConfig(Section):
     kind: Literal["table", "json", "code"] = Field(
         default="table",
         description="What a record is: a row of a table, a JSON document, or a piece of Python "
-        "code. Other settings have other defaults for documents (docs/config.md).",
+        "code. Documents have other defaults (docs/config.md, at the end).",
     )
     source: str | None = Field(
         default=None,

@@ -21,7 +21,7 @@ DOCUMENTS: Preset = {
         "latent_dim": 32,
         "num_prompts": 4,
         "batch_rows": 16,
-        "max_tokens": 2_500_000,
+        "max_tokens": 2_000_000,
         "valid_rows": 256,
         "evaluate_every_steps": 100,
         "patience": 4,

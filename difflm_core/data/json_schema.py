@@ -155,7 +155,7 @@ def _number(node: Node) -> dict[str, Any]:
     low, high = node.numbers.low, node.numbers.high
     if "number" not in node.counts:
         listed = _listed(node.integers, node.counts["integer"])
-        if listed is not None and len(listed) <= MAX_INTEGERS:
+        if listed is not None and len(listed) <= MAX_INTEGERS and max(map(abs, listed)) < 2**53:
             return {"enum": sorted(listed)}
         return {"type": "integer", "minimum": low, "maximum": high}
     found: dict[str, Any] = {"type": "number", "minimum": low, "maximum": high}
@@ -209,7 +209,8 @@ def _object(node: Node) -> dict[str, Any]:
 
 def _is_map(node: Node) -> bool:
     """Whether the keys of the objects here are content."""
-    if node.keys is None:
+    # Grammars spell DEL in two ways: as the name of a property, and everywhere else.
+    if node.keys is None or any("\x7f" in key for key in node.keys):
         return True
     mean = node.total_keys / node.counts["object"]
     return len(node.keys) > MANY_KEYS and mean < SPARSE_SHARE * len(node.keys)

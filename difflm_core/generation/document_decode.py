@@ -154,22 +154,26 @@ class _Rows:
             self._begin_with(prompts, device)
 
     def _begin_with(self, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
-        """Put prompts behind what stands before a document, the shorter ones filled up between.
+        """Put prompts behind what stands before a document.
 
-        What is filled up stands on the left of a prompt's tokens, so that all rows go on at the
-        same position; it is masked.
+        Rows with shorter prompts are filled up on the left of everything, so that all go on at the
+        same position; what is filled up is masked.
         """
-        longest = max(len(prompt) for prompt in prompts)
-        ids_BN = torch.zeros(len(prompts), longest, dtype=torch.int64)
-        there_BN = torch.zeros(len(prompts), longest, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            ids_BN[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-            there_BN[row, longest - len(prompt) :] = True
-        tokens = self._decoder.embed(ids_BN.to(device), self._z_BD)
-        before = self.inputs_BNE.shape[1] + self._decoder.injector.num_memories
-        self.inputs_BNE = torch.cat([self.inputs_BNE, tokens], dim=1)
-        if not bool(there_BN.all()):
-            self._mask_BN = torch.nn.functional.pad(there_BN, (before, 0), value=True).to(device)
+        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        longest = int(lengths_B.max())
+        ids_BN = torch.tensor(
+            [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device
+        )
+        tokens_BNE = self._decoder.embed(ids_BN, self._z_BD)
+        inputs_BNE = torch.cat([self.inputs_BNE, tokens_BNE], dim=1)
+        missing_B1 = (longest - lengths_B)[:, None]
+        if bool((missing_B1 > 0).any()):
+            place_BN = torch.arange(inputs_BNE.shape[1], device=device) - missing_B1
+            index_BNE = place_BN.clamp(min=0)[..., None].expand_as(inputs_BNE)
+            inputs_BNE = inputs_BNE.gather(1, index_BNE)
+            memories = self._decoder.injector.num_memories
+            self._mask_BN = torch.nn.functional.pad(place_BN >= 0, (memories, 0), value=True)
+        self.inputs_BNE = inputs_BNE
 
     def advance(self) -> Tensor:
         """States [B, E] that predict the next token."""

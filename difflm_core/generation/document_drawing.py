@@ -1,14 +1,15 @@
 """A span of documents on its way: attempts, until each document is accepted.
 
-As `drawing.py`: an attempt is a function of the seed, of the span's first document and of its
-number. A document that is rejected (cut off, invalid, written before) is tried again with another
-latent, at most `max_attempts` times.
+As `drawing.py`, but in blocks: consecutive documents that are decoded as one batch. An attempt is a
+function of the seed, of its block's first document and of its number, so a span gives the same
+documents as its blocks do alone. A document that is rejected (cut off, invalid) is tried again with
+another latent, at most `max_attempts` times.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,9 @@ from difflm_core.codec.text import TextCodec
 from difflm_core.errors import StageError
 from difflm_core.generation.drawing import Rejections, Span
 from difflm_core.seeds import numpy_generator, seed_of
+
+# Documents that are decoded as one batch: more take more memory, and are hardly faster on a CPU.
+BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,19 @@ class DocumentAttempt:
     first: int
 
 
+@dataclass
+class _Block:
+    begin: int
+    num_missing: int
+    num_attempts: int = 0
+    parts: list[pa.RecordBatch] = field(default_factory=list[pa.RecordBatch])
+
+
 class DocumentDrawing:
     """A span on its way: attempts until every document is accepted.
 
     Attributes:
         span: What is drawn.
-        num_missing: Documents still lacking.
         rejections: Tries rejected so far, by column and reason.
         num_tried: Documents drawn so far.
         num_tokens: Tokens drawn so far.
@@ -52,18 +63,29 @@ class DocumentDrawing:
     def __init__(self, span: Span, codec: TextCodec) -> None:
         """Begin `span`."""
         self.span = span
-        self.num_missing = span.num_rows
         self.rejections: Rejections = Counter()
         self.num_tried = 0
         self.num_tokens = 0
         self._codec = codec
-        self._parts: list[pa.RecordBatch] = []
-        self._num_attempts = 0
+        size = min(BLOCK_ROWS, span.options.batch_rows)
+        self._blocks = [
+            _Block(begin, min(size, span.end - begin))
+            for begin in range(span.begin, span.end, size)
+        ]
+
+    @property
+    def num_missing(self) -> int:
+        """Documents still lacking."""
+        return sum(block.num_missing for block in self._blocks)
 
     @property
     def next_rows(self) -> int:
         """How many documents the next attempt draws."""
-        return self.num_missing
+        return self._current.num_missing if self.num_missing else 0
+
+    @property
+    def _current(self) -> _Block:
+        return next(block for block in self._blocks if block.num_missing)
 
     def check_attempts(self) -> None:
         """Check that there may be another attempt.
@@ -71,40 +93,44 @@ class DocumentDrawing:
         Raises:
             StageError: there were `max_attempts` already.
         """
-        if self._num_attempts < self.span.options.max_attempts:
+        block = self._current
+        if block.num_attempts < self.span.options.max_attempts:
             return
         worst = ", ".join(f"{why} ({n})" for (_, why), n in self.rejections.most_common(3))
         raise StageError(
-            f"{self.num_missing} documents were rejected {self._num_attempts} times each "
+            f"{block.num_missing} documents were rejected {block.num_attempts} times each "
             f"({worst}). Train longer, lower the temperature, raise codec.max_document_tokens "
             "if documents are cut off, or raise max_attempts."
         )
 
     def next_attempt(self) -> DocumentAttempt:
-        """What to draw now: a function of the span and of what the attempts before it gave."""
-        options, number = self.span.options, self._num_attempts
-        self._num_attempts += 1
-        place = (self.span.begin, number)
+        """What to draw now: a function of the block and of what the attempts before it gave."""
+        options, block = self.span.options, self._current
+        number = block.num_attempts
+        block.num_attempts += 1
+        place = (block.begin, number)
         uniform = numpy_generator(options.seed, "documents", *place)
-        shape = (self.num_missing, self._codec.options.max_tokens)
+        shape = (block.num_missing, self._codec.options.max_tokens)
         # A first attempt takes the corpus's latents; what was rejected, others.
         latent = () if number == 0 else place
         return DocumentAttempt(
-            num_rows=self.num_missing,
+            num_rows=block.num_missing,
             uniform_BT=torch.from_numpy(uniform.random(shape, dtype=np.float32)),
             noise_seed=seed_of(options.seed, "latents", *latent),
-            first=self.span.begin if number == 0 else 0,
+            first=block.begin if number == 0 else 0,
         )
 
     def take(self, written: list[list[int]]) -> None:
         """Keep what is acceptable of an attempt's tokens."""
+        block = self._current
         self.num_tried += len(written)
         self.num_tokens += sum(len(row) for row in written)
         decoded = self._codec.decode(written)
         self.rejections.update(decoded.rejections)
-        self._parts.append(decoded.records)
-        self.num_missing -= decoded.records.num_rows
+        block.parts.append(decoded.records)
+        block.num_missing -= decoded.records.num_rows
 
     def records(self) -> pa.RecordBatch:
         """All documents of the span, once none is missing."""
-        return pa.Table.from_batches(self._parts).combine_chunks().to_batches()[0]
+        parts = [part for block in self._blocks for part in block.parts]
+        return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]

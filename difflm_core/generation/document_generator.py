@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from difflm_core.codec.text import TextCodec
 from difflm_core.generation.document_decode import DocumentSampling, decode_documents
-from difflm_core.generation.document_drawing import DocumentDrawing
+from difflm_core.generation.document_drawing import BLOCK_ROWS, DocumentDrawing
 from difflm_core.generation.drawing import SamplingOptions, Span
 from difflm_core.generation.generator import LatentSource, generate_batches
 from difflm_core.vae.document_model import DocumentVae
@@ -33,8 +34,9 @@ class DocumentGenerator:
     def batches(
         self, num_rows: int, options: SamplingOptions, **settings: Any
     ) -> Iterator[pa.RecordBatch]:
-        """Generate documents in order; see `generate_batches`."""
-        return generate_batches(self, num_rows, options, **settings)
+        """Generate documents in order, block by block; see `generate_batches`."""
+        size = min(options.batch_rows, BLOCK_ROWS)
+        return generate_batches(self, num_rows, replace(options, batch_rows=size), **settings)
 
     def begin(self, span: Span) -> DocumentDrawing:
         """Begin a span: nothing is drawn yet."""
@@ -47,8 +49,8 @@ class DocumentGenerator:
     ) -> None:
         """Decode the documents that `drawings` lack; see `SpanGenerator`.
 
-        Each drawing is a batch of its own, so that its documents are the same bit for bit whoever
-        asks beside it.
+        A block of each drawing is decoded, as a batch of its own, so that its documents are the
+        same bit for bit whoever asks beside it.
         """
         constraint = self.codec.constraint
         for drawing in drawings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -95,17 +96,20 @@ def generate_batches(
     """
     require_identifiers(generator.codec, start + num_rows)
 
-    def draw_alone(span: Span) -> Drawing | DocumentDrawing:
-        drawing = generator.begin(span)
-        while drawing.num_missing:
-            drawing.check_attempts()
-            generator.advance([drawing])
-        return drawing
-
-    for drawing in map_in_order(draw_alone, spans(num_rows, options, start=start), num_threads):
+    todo = spans(num_rows, options, start=start)
+    for drawing in map_in_order(partial(draw_alone, generator), todo, num_threads):
         if rejections is not None:
             rejections.update(drawing.rejections)
         yield drawing.records()
+
+
+def draw_alone(generator: SpanGenerator, span: Span) -> Drawing | DocumentDrawing:
+    """Make a span in batches of its own."""
+    drawing = generator.begin(span)
+    while drawing.num_missing:
+        drawing.check_attempts()
+        generator.advance([drawing])
+    return drawing
 
 
 class Generator:

@@ -128,7 +128,8 @@ def _attend(
     scores = torch.linalg.vecdot(keys_tBHK, query_BHK[None])
     if hidden_tB is not None:
         shape = (*hidden_tB.shape, *[1] * (scores.dim() - 2))
-        scores = scores.masked_fill(hidden_tB.view(shape), float("-inf"))
+        # What is filled up sees nothing, and is seen by nothing: a finite score keeps it a number.
+        scores = scores.masked_fill(hidden_tB.view(shape), torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=0)
     seen = (weights[..., None] * values_tBHK).sum(dim=0)
     return seen.reshape(batch, num_heads, width)

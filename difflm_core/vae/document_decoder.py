@@ -140,14 +140,15 @@ class DocumentDecoder(nn.Module):
             inputs_BNE: Embeddings.
             cache: Keys and values before them.
             position: Of the first input.
-            attention_mask: Mask [B, all positions so far] of what is not filled up on the left;
-                positions are then counted from each row's first. None: nothing is filled up.
+            attention_mask: Mask [B, M + all positions so far], the injector's M memories included,
+                of what is not filled up on the left; positions are then counted from each row's
+                first. None: nothing is filled up.
         """
         stop = position + inputs_BNE.shape[1]
         positions = torch.arange(position, stop, device=inputs_BNE.device)[None]
         if attention_mask is not None:
-            positions = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-            positions = positions[:, -inputs_BNE.shape[1] :]
+            counted = attention_mask[:, self.injector.num_memories :].long().cumsum(dim=1)
+            positions = (counted - 1).clamp(min=0)[:, -inputs_BNE.shape[1] :]
         weights = self.language_model.get_output_embeddings().weight
         with autocast(inputs_BNE.device, self.precision):
             output = _inner_model(self.language_model)(

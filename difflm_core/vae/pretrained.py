@@ -196,6 +196,9 @@ def _longest(model: Any) -> int:
 
 
 def _load(loader: Any, spec: PretrainedSpec, key: str, options: dict[str, Any]) -> Any:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the stage has its own
     try:
         return loader.from_pretrained(spec.model, revision=spec.revision, **options)
     except (OSError, ValueError, ImportError, KeyError) as error:

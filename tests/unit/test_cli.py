@@ -53,6 +53,7 @@ def test_help_lists_stages_and_teaches_with_examples(difflm):
         (("config", "show"), "difflm config show run.yaml --set seed=3"),
         (("config", "validate"), "difflm config validate run.yaml"),
         (("schema", "infer"), "difflm schema infer data.csv -o schema.json --target income"),
+        (("tools", "convert"), "difflm tools convert functions.jsonl tools.jsonl --to seal"),
         (
             ("train-diffusion",),
             "difflm train-diffusion --config run.yaml --latents URI --vae URI --output URI",

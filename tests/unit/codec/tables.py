@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from difflm_core.data.schema import Column, ColumnKind, Schema
+from difflm_core.data.schema import DOCUMENT_KINDS, Column, ColumnKind, Schema
 
 K = ColumnKind
 
@@ -40,7 +40,7 @@ def _numbers(draw):
 @st.composite
 def columns(draw, name, num_rows):
     """A column and its values."""
-    kind = draw(st.sampled_from([kind for kind in K if kind is not K.CONSTANT]))
+    kind = draw(st.sampled_from([kind for kind in K if kind not in (K.CONSTANT, *DOCUMENT_KINDS)]))
     fields = {}
     if kind is K.FLOAT:
         fields["decimals"], values = draw(_numbers())

@@ -51,6 +51,25 @@ def inferred(documents):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(DOCUMENTS, min_size=1, max_size=8))
 def test_every_document_is_valid_and_a_sentence_of_the_grammar(documents):
+    assert_sentences(documents)
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [{"share": number / 100} for number in range(-49, 50)],
+        [{"share": number / 1000} for number in range(-10, 1235)],
+        [{"share": -number / 1000} for number in range(450, 2347)],
+        [{"number": 2**53 + 1}, {"number": 0}] * 10,
+        [{"a\x7fb": "c\x7fd"}] * 10,
+    ],
+    ids=["beginnings", "long beginnings", "below zero", "beyond doubles", "delete"],
+)
+def test_what_grammars_find_hard_is_a_sentence_too(documents):
+    assert_sentences(documents)
+
+
+def assert_sentences(documents):
     schema = inferred(documents)
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)

@@ -159,13 +159,13 @@ def test_few_batches_are_in_memory(generator, monkeypatch):
     """However many rows are asked for, no more batches are begun than threads can chew."""
     begun, lock = [], threading.Lock()
 
-    def numbered(self, span):
+    def numbered(generator, span):
         with lock:
             begun.append(span.begin)
         batch = pa.RecordBatch.from_pydict({"x": list(range(span.begin, span.end))})
         return SimpleNamespace(records=lambda: batch, rejections=Counter())
 
-    monkeypatch.setattr(Generator, "_draw_alone", numbered)
+    monkeypatch.setattr("difflm_core.generation.generator.draw_alone", numbered)
     seen = []
     for count, batch in enumerate(generator.batches(90_000, OPTIONS, num_threads=2), start=1):
         seen += batch.column("x").to_pylist()
@@ -197,7 +197,7 @@ def test_ablations_generate_too(generator, latents):
 
 def test_more_rows_than_identifiers_is_refused_before_work(generator, monkeypatch):
     monkeypatch.setattr(generator.codec, "identifiers", {"c": IdentifierPattern.parse("C[0-9]")})
-    monkeypatch.setattr(Generator, "_draw_alone", None)
+    monkeypatch.setattr("difflm_core.generation.generator.draw_alone", None)
     with pytest.raises(DataError) as caught:
         next(generator.batches(21, OPTIONS))
     assert str(caught.value) == (
