@@ -15,7 +15,7 @@ class Limits:
     """What a report may show at most; a negative limit is not looked at.
 
     Of documents, utility is the bits per character of a language model, telling them apart is by
-    their texts, copies include near ones, and there is no membership attack.
+    their texts, copies are near ones, and there is no membership attack.
 
     Attributes:
         utility_loss_percent: how much worse a model does on real test rows when it is trained on
@@ -83,8 +83,6 @@ class GateResult:
 
 # Nothing to predict is a property of the table; everything else that is missing is a defect.
 _MAY_BE_MISSING = frozenset({"utility_loss_percent"})
-# The attack is one on rows; of documents, near copies are looked for instead.
-_NOT_OF_DOCUMENTS = frozenset({"membership_auc"})
 
 
 def check_report(report: Mapping[str, Any], limits: Limits) -> GateResult:
@@ -103,8 +101,14 @@ def check_report(report: Mapping[str, Any], limits: Limits) -> GateResult:
         if limit < 0:
             passed = True
         elif value is None:
+<<<<<<< HEAD
             may_be_missing = _NOT_OF_DOCUMENTS if report.get("documents") else _MAY_BE_MISSING
             passed = name in may_be_missing
+=======
+            passed = name in _MAY_BE_MISSING or (
+                name == "membership_auc" and bool(report.get("documents"))
+            )
+>>>>>>> measures
         else:
             passed = value <= limit
         checks.append(Check(name, value, float(limit), passed, reason))
@@ -153,6 +157,7 @@ def _figure(name: str, report: Mapping[str, Any]) -> tuple[float | None, str | N
 
 
 def _document_figure(name: str, report: Mapping[str, Any]) -> tuple[float | None, str | None]:
+<<<<<<< HEAD
     """A figure of a report on documents: its counterpart among their measures."""
     if name == "utility_loss_percent":
         real, reason = _at(report, "documents", "language", "real")
@@ -169,13 +174,30 @@ def _document_figure(name: str, report: Mapping[str, Any]) -> tuple[float | None
                 return None, reason
             excess = max(excess, 100 * (rate - (base or 0.0)))
         return excess, None
+=======
+    """The figure of documents that answers the same question."""
+    if name == "utility_loss_percent":
+        real, reason = _at(report, "documents", "language", "real")
+        made, _ = _at(report, "documents", "language", "synthetic")
+        return (100 * max(0.0, made / real - 1) if real and made else None), reason
+    if name == "copy_excess_percent":
+        rate, reason = _at(report, "documents", "repetition", "near_copy_rate")
+        base, _ = _at(report, "documents", "repetition", "holdout_near_copy_rate")
+        return (None if rate is None else max(0.0, 100 * (rate - (base or 0.0)))), reason
+    if name == "membership_auc":
+        return None, "not measured of documents; near copies are"
+>>>>>>> measures
     paths = {
         "shape_error_percent": ("fidelity", "shape_error"),
         "trend_error_percent": ("fidelity", "trend_error"),
         "two_sample_auc": ("documents", "detection", "auc"),
         "invalid_rows": ("documents", "validity", "num_invalid"),
     }
+<<<<<<< HEAD
     return _at(report, *paths[name]) if name in paths else (None, "not measured for documents")
+=======
+    return _at(report, *paths[name])
+>>>>>>> measures
 
 
 def _at(report: Mapping[str, Any], *path: str) -> tuple[float | None, str | None]:

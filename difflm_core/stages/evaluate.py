@@ -125,4 +125,4 @@ _DOCUMENT_PATHS: dict[str, tuple[str, ...]] = {
 }
 
 
-STAGE = Stage(evaluate, version=2)
+STAGE = Stage(evaluate, version=3)
