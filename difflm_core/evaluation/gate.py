@@ -101,14 +101,9 @@ def check_report(report: Mapping[str, Any], limits: Limits) -> GateResult:
         if limit < 0:
             passed = True
         elif value is None:
-<<<<<<< HEAD
-            may_be_missing = _NOT_OF_DOCUMENTS if report.get("documents") else _MAY_BE_MISSING
-            passed = name in may_be_missing
-=======
             passed = name in _MAY_BE_MISSING or (
                 name == "membership_auc" and bool(report.get("documents"))
             )
->>>>>>> measures
         else:
             passed = value <= limit
         checks.append(Check(name, value, float(limit), passed, reason))
@@ -157,24 +152,6 @@ def _figure(name: str, report: Mapping[str, Any]) -> tuple[float | None, str | N
 
 
 def _document_figure(name: str, report: Mapping[str, Any]) -> tuple[float | None, str | None]:
-<<<<<<< HEAD
-    """A figure of a report on documents: its counterpart among their measures."""
-    if name == "utility_loss_percent":
-        real, reason = _at(report, "documents", "language", "real")
-        made, _ = _at(report, "documents", "language", "synthetic")
-        if real is None or made is None:
-            return None, reason
-        return max(0.0, 100 * (made / real - 1)), None
-    if name == "copy_excess_percent":
-        excess = 0.0
-        for key in ("copy_rate", "near_copy_rate"):
-            rate, reason = _at(report, "documents", "repetition", key)
-            base, _ = _at(report, "documents", "repetition", f"holdout_{key}")
-            if rate is None:
-                return None, reason
-            excess = max(excess, 100 * (rate - (base or 0.0)))
-        return excess, None
-=======
     """The figure of documents that answers the same question."""
     if name == "utility_loss_percent":
         real, reason = _at(report, "documents", "language", "real")
@@ -186,18 +163,13 @@ def _document_figure(name: str, report: Mapping[str, Any]) -> tuple[float | None
         return (None if rate is None else max(0.0, 100 * (rate - (base or 0.0)))), reason
     if name == "membership_auc":
         return None, "not measured of documents; near copies are"
->>>>>>> measures
     paths = {
         "shape_error_percent": ("fidelity", "shape_error"),
         "trend_error_percent": ("fidelity", "trend_error"),
         "two_sample_auc": ("documents", "detection", "auc"),
         "invalid_rows": ("documents", "validity", "num_invalid"),
     }
-<<<<<<< HEAD
-    return _at(report, *paths[name]) if name in paths else (None, "not measured for documents")
-=======
     return _at(report, *paths[name])
->>>>>>> measures
 
 
 def _at(report: Mapping[str, Any], *path: str) -> tuple[float | None, str | None]:
