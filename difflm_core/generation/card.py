@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from difflm_core.data.schema import ColumnKind, Schema
+from difflm_core.data.schema import ColumnKind, DataKind, Schema
 
 _HOW_LEARNED = {
     ColumnKind.IDENTIFIER: "made anew, unique, in the same pattern; not learned",
@@ -43,12 +43,13 @@ class TrainingFacts:
 
 def model_card(schema: Schema, facts: TrainingFacts) -> str:
     """Write the card as Markdown."""
+    is_table = schema.data_kind is DataKind.TABLE
     sections = [
-        _INTRODUCTION,
-        _data_section(schema, facts),
+        _INTRODUCTION if is_table else _document_introduction(facts),
+        _data_section(schema, facts) if is_table else _documents_section(schema, facts),
         _quality_section(facts),
         _USE_SECTION,
-        _PRIVACY_SECTION,
+        _PRIVACY_SECTION if is_table else _DOCUMENT_PRIVACY_SECTION,
         _settings_section(facts),
     ]
     return "\n\n".join(sections) + "\n"
@@ -59,6 +60,37 @@ _INTRODUCTION = """# Model card: generator of synthetic records
 A DiffLM model: a latent diffusion draws a latent, and a language model writes the record that
 belongs to it, one token for a value or a digit. It was trained from scratch on one table and knows
 nothing else."""
+
+
+def _document_introduction(facts: TrainingFacts) -> str:
+    base = facts.settings.get("vae", {}).get("decoder")
+    origin = "It was trained from scratch on one corpus and knows nothing else."
+    if base:
+        origin = (
+            f"It stands on the pretrained language model {base}, which is not part of this folder "
+            "and whose terms of use apply, too."
+        )
+    return (
+        "# Model card: generator of synthetic documents\n\n"
+        "A DiffLM model: a latent diffusion draws a latent, and a language model writes the "
+        f"document that belongs to it. {origin}"
+    )
+
+
+def _documents_section(schema: Schema, facts: TrainingFacts) -> str:
+    target = f" Target: {_cell(schema.target)}." if schema.target else ""
+    how = {
+        DataKind.JSON: "Every document is valid against the JSON Schema in `codec/codec.json`.",
+        DataKind.CODE: "Every piece of code parses as Python. It was never run: treat it as code "
+        "that nobody has read.",
+    }[schema.data_kind]
+    return "\n".join(
+        [
+            "## Trained on",
+            "",
+            f"{facts.num_rows:,} documents of the kind {schema.data_kind.value}.{target} {how}",
+        ]
+    )
 
 
 def _data_section(schema: Schema, facts: TrainingFacts) -> str:
@@ -130,6 +162,18 @@ table can therefore be read from it and appear in what it generates.
 Training gives no formal guarantee (no differential privacy). Copies and near copies, distances to
 the closest training records and a membership attack are measured by the evaluation report: read
 it before the model or its records leave the place where the training data may be."""
+
+
+_DOCUMENT_PRIVACY_SECTION = """## Privacy
+
+The folder holds no training documents. It does hold, so that documents can be written: the pieces
+of text that were frequent in them, and, of JSON, the names of keys, listed values, ranges of
+numbers and lengths (`codec/`). What many training documents share will appear in what it
+generates, and a language model can repeat what it has read often.
+
+Training gives no formal guarantee (no differential privacy). Copies and near copies are measured
+by the evaluation report: read it before the model or its documents leave the place where the
+training data may be."""
 
 
 def _settings_section(facts: TrainingFacts) -> str:

@@ -106,6 +106,16 @@ def test_the_same_seed_gives_the_same_documents_with_any_number_of_threads(json_
         model.sample(5, conditions={"category": "music"})
 
 
+@pytest.mark.parametrize("run", ["json_run", "code_run"])
+def test_the_card_is_one_of_documents(run, request):
+    card = (request.getfixturevalue(run) / "generator" / "model_card.md").read_text()
+    assert card.startswith("# Model card: generator of synthetic documents")
+    kind = run.removesuffix("_run")
+    assert f"168 documents of the kind {kind}." in card
+    assert ("nobody has read" in card) == (kind == "code")
+    assert "The folder holds no training documents." in card
+
+
 def test_documents_are_written_as_they_are(json_run, tmp_path):
     model = DiffLM.from_pretrained(json_run, precision="float32")
     model.sample_to(tmp_path / "out.jsonl", 10, seed=1)
