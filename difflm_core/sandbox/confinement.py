@@ -105,6 +105,27 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "setgid": (106, 144),
     "setsid": (112, 157),
     "setpgid": (109, 154),
+    # Landlock does not look at these: they would reach any file of the same user.
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
 }
 # Allowed with some arguments only.
 _CLONE, _KILL, _TGKILL, _CLONE3 = (56, 220), (62, 129), (234, 131), (435, 435)

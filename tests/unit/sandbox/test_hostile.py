@@ -107,6 +107,14 @@ HOSTILE = {
         "failed",
         "PermissionError",
     ),
+    "changes permissions": ("import os; os.chmod('/tmp', 0o700)", "failed", "PermissionError"),
+    "changes owners": ("import os; os.chown('/tmp', 1, 1)", "failed", "PermissionError"),
+    "changes times": ("import os; os.utime('/tmp', (0, 0))", "failed", "PermissionError"),
+    "changes attributes": (
+        "import os; os.setxattr('/tmp', 'user.x', b'x')",
+        "failed",
+        "PermissionError",
+    ),
     "opens a socket": ("import socket; socket.socket()", "failed", "PermissionError"),
     "opens a local socket": (
         "import socket; socket.socketpair()",
