@@ -227,8 +227,10 @@ class Jobs:
     async def _finish(
         self, state: _State, status: Literal["succeeded", "failed"], error: str | None = None
     ) -> None:
-        state.status, state.error, state.finished_utc = status, error, _now()
-        await self._save(state)
+        end = {"status": status, "error": error, "finished_utc": _now()}
+        # Stored before it is told: what a caller has seen is never taken back by a restart.
+        await self._save(state.model_copy(update=end))
+        state.status, state.error, state.finished_utc = status, error, end["finished_utc"]
         self._count()
 
     async def _write_parts(self, state: _State) -> None:
