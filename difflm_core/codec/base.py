@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from difflm_core.codec.grammar import Grammar
+from difflm_core.errors import ArtifactError
+
+_CODEC_JSON = "codec.json"
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,28 @@ class Codec(Protocol):
     def save(self, directory: Path) -> None:
         """Write the codec as JSON and safetensors."""
         ...
+
+
+def write_codec_json(directory: Path, document: dict[str, Any]) -> None:
+    """Write what a codec is made of; `directory` is created."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    (directory / _CODEC_JSON).write_text(text, encoding="utf-8")
+
+
+def read_codec_json(directory: Path) -> dict[str, Any]:
+    """What `write_codec_json` wrote."""
+    return json.loads((directory / _CODEC_JSON).read_text(encoding="utf-8"))
+
+
+def require_version(directory: Path, found: int, expected: int) -> None:
+    """Check the format version of the codec in `directory`.
+
+    Raises:
+        ArtifactError: the codec was written in another format.
+    """
+    if found != expected:
+        raise ArtifactError(
+            f"{directory / _CODEC_JSON}: format_version {found}, expected {expected}. Read it with "
+            "the release that wrote it, or fit again."
+        )

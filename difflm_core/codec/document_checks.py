@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from difflm_core.data.schema import Column, ColumnKind
+from difflm_core.data.strict_json import DuplicateKeyError, parse_strictly
 from difflm_core.errors import ConfigError
 
 # Why a document is not valid; None: it is.
@@ -48,12 +49,10 @@ def json_check(json_schema: Mapping[str, Any]) -> DocumentCheck:
         if REPLACEMENT in text:
             return NOT_UTF8
         try:
-            document = json.loads(
-                text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
-            )
+            document = parse_strictly(text)
             # 1e999 is JSON, but infinite once it is read, and would be written as `Infinity`.
             json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-        except _DuplicateKeyError:
+        except DuplicateKeyError:
             return DUPLICATE_KEY
         except UnicodeEncodeError:
             return NOT_UTF8
@@ -65,21 +64,6 @@ def json_check(json_schema: Mapping[str, Any]) -> DocumentCheck:
         return None
 
     return check
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _DuplicateKeyError
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)
 
 
 def code_check(rules: CodeRules) -> DocumentCheck:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from difflm_core.codec.base import read_codec_json
 from difflm_core.codec.records import RecordCodec
 from difflm_core.codec.text import TextCodec
 
@@ -17,6 +17,5 @@ def load_codec(directory: Path) -> AnyCodec:
     Raises:
         ArtifactError: it was written in another format.
     """
-    document = json.loads((directory / "codec.json").read_text(encoding="utf-8"))
-    kind = TextCodec if document.get("type") == "text" else RecordCodec
+    kind = TextCodec if read_codec_json(directory).get("type") == "text" else RecordCodec
     return kind.load(directory)

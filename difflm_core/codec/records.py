@@ -6,7 +6,6 @@ and identifiers are not learned: they are a function of the output row's global 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,24 @@ import pyarrow as pa
 import pyarrow.compute as pc_module
 from safetensors.numpy import load_file, save_file
 
-from difflm_core.codec.base import Decoded, TokenBatch
+from difflm_core.codec.base import (
+    Decoded,
+    TokenBatch,
+    read_codec_json,
+    require_version,
+    write_codec_json,
+)
 from difflm_core.codec.fields import CodecOptions, Field
 from difflm_core.codec.grammar import Grammar, Slot
 from difflm_core.codec.rank_field import RankField
 from difflm_core.codec.text_field import TextField
 from difflm_core.data.identifiers import IdentifierPattern, Sequence, infer_codes
 from difflm_core.data.schema import Column, ColumnKind, Schema
-from difflm_core.errors import ArtifactError, DataError, SchemaError
+from difflm_core.errors import DataError, SchemaError
 
 pc: Any = pc_module
 
 CODEC_FORMAT_VERSION = 1
-_CODEC_JSON = "codec.json"
 _CODEC_ARRAYS = "codec.safetensors"
 # Of a large sample, so many are encoded at a time.
 ROWS_AT_ONCE = 65_536
@@ -244,7 +248,6 @@ class RecordCodec:
 
     def save(self, directory: Path) -> None:
         """Write the codec to `directory` as JSON and safetensors."""
-        directory.mkdir(parents=True, exist_ok=True)
         document: dict[str, Any] = {
             "format_version": CODEC_FORMAT_VERSION,
             "schema": self.schema.model_dump(mode="json"),
@@ -257,8 +260,7 @@ class RecordCodec:
             for key, array in field.arrays().items()
         }
         arrays["token_share"] = self.token_share
-        text = json.dumps(document, indent=1, ensure_ascii=False)
-        (directory / _CODEC_JSON).write_text(text, encoding="utf-8")
+        write_codec_json(directory, document)
         save_file(arrays, directory / _CODEC_ARRAYS)
 
     @classmethod
@@ -268,12 +270,8 @@ class RecordCodec:
         Raises:
             ArtifactError: the codec was written in another format.
         """
-        document = json.loads((directory / _CODEC_JSON).read_text(encoding="utf-8"))
-        if document["format_version"] != CODEC_FORMAT_VERSION:
-            raise ArtifactError(
-                f"{directory / _CODEC_JSON}: format_version {document['format_version']}, expected "
-                f"{CODEC_FORMAT_VERSION}. Read it with the release that wrote it, or fit again."
-            )
+        document = read_codec_json(directory)
+        require_version(directory, document["format_version"], CODEC_FORMAT_VERSION)
         schema = Schema.model_validate(document["schema"])
         stored = load_file(directory / _CODEC_ARRAYS)
         fields: dict[str, Field] = {}

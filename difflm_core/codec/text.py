@@ -21,7 +21,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from difflm_core.codec.base import Decoded
+from difflm_core.codec.base import (
+    Decoded,
+    read_codec_json,
+    require_version,
+    write_codec_json,
+)
 from difflm_core.codec.constraint import Constraint
 from difflm_core.codec.document_checks import CodeRules, DocumentCheck, document_check
 from difflm_core.codec.text_tokenizer import END, TokenizerSource, train_tokenizer
@@ -29,10 +34,9 @@ from difflm_core.data.document_form import canonical_code
 from difflm_core.data.identifiers import IdentifierPattern
 from difflm_core.data.json_schema import canonical_document
 from difflm_core.data.schema import ColumnKind, DataKind, Schema
-from difflm_core.errors import ArtifactError, DataError
+from difflm_core.errors import DataError
 
 TEXT_CODEC_FORMAT_VERSION = 1
-_CODEC_JSON = "codec.json"
 _TOKENIZER_JSON = "tokenizer.json"
 # Texts in Python's own form are many times larger than in Arrow's: few are held at a time.
 TEXTS_AT_ONCE = 2048
@@ -248,7 +252,6 @@ class TextCodec:
 
     def save(self, directory: Path) -> None:
         """Write the codec to `directory` as JSON."""
-        directory.mkdir(parents=True, exist_ok=True)
         document: dict[str, Any] = {
             "type": "text",
             "format_version": TEXT_CODEC_FORMAT_VERSION,
@@ -258,8 +261,7 @@ class TextCodec:
             "options": asdict(self.options),
             "source": None if self.source is None else asdict(self.source),
         }
-        text = json.dumps(document, indent=1, ensure_ascii=False)
-        (directory / _CODEC_JSON).write_text(text, encoding="utf-8")
+        write_codec_json(directory, document)
         (directory / _TOKENIZER_JSON).write_text(self.tokenizer.to_str(), encoding="utf-8")
 
     @classmethod
@@ -269,13 +271,8 @@ class TextCodec:
         Raises:
             ArtifactError: the codec was written in another format.
         """
-        document = json.loads((directory / _CODEC_JSON).read_text(encoding="utf-8"))
-        if document["format_version"] != TEXT_CODEC_FORMAT_VERSION:
-            raise ArtifactError(
-                f"{directory / _CODEC_JSON}: format_version {document['format_version']}, expected "
-                f"{TEXT_CODEC_FORMAT_VERSION}. Read it with the release that wrote it, or fit "
-                "again."
-            )
+        document = read_codec_json(directory)
+        require_version(directory, document["format_version"], TEXT_CODEC_FORMAT_VERSION)
         codec = cls(
             Schema.model_validate(document["schema"]),
             Tokenizer.from_str((directory / _TOKENIZER_JSON).read_text(encoding="utf-8")),

@@ -27,7 +27,8 @@ from difflm_core.data.readers import (
     expand_files,
     open_source,
 )
-from difflm_core.data.schema import DOCUMENT_COLUMNS, DataKind
+from difflm_core.data.schema import DOCUMENT_COLUMNS, DataKind, absent_name
+from difflm_core.data.strict_json import parse_strictly
 from difflm_core.errors import DataError
 
 # Fields that hold code, where none is named.
@@ -122,7 +123,7 @@ class DocumentLinesReader(JsonLinesReader):
 
     def parse(self, line: str) -> Any:
         """A line as a value; keys that stand twice and NaN are refused."""
-        return _parse(line)
+        return parse_strictly(line)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the documents of the file in order."""
@@ -228,28 +229,9 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _parse(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _DuplicateKeyError("a key stands twice in one object; expected unique keys")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number; expected a finite number or null")
-
-
 def _as_json(text: str, label: str) -> Iterator[tuple[str, Any]]:
     try:
-        content = _parse(text)
+        content = parse_strictly(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{label}, line {error.lineno}: not valid JSON at character {error.colno} "
@@ -314,8 +296,6 @@ def _selected(value: Any, keys: Sequence[str], path: str, place: str) -> Iterato
         yield value
         return
     if not isinstance(value, Mapping) or keys[0] not in value:
-        from difflm_core.data.schema import absent_name
-
         known = list(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else []
         what = absent_name(keys[0], known, what="key") if known else f"found {_kind_of(value)}"
         raise DataError(f"{place}, data.field {path!r}: {what}")

@@ -21,7 +21,6 @@ from transformers.cache_utils import Cache
 
 from difflm_core.codec.grammar import Grammar
 from difflm_core.device import autocast
-from difflm_core.errors import ConfigError
 from difflm_core.vae.attention import TIME_MAJOR
 from difflm_core.vae.injection import LatentInjector
 
@@ -103,12 +102,7 @@ class RecordDecoder(nn.Module):
         Raises:
             ConfigError: the latent comes as keys and values, which a second pass would add again.
         """
-        if self.injector.num_memories:
-            raise ConfigError(
-                "runtime.activation_checkpointing = true does not go with vae.injection = "
-                "'kv_memory'. Set one of them otherwise: activation_checkpointing=false, or "
-                "injection=soft_prompt."
-            )
+        self.injector.require_recomputable()
         self.language_model.gradient_checkpointing_enable()
 
     def forward(self, ids_BT: Tensor, z_BD: Tensor | None) -> Tensor:

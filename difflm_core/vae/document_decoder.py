@@ -85,12 +85,7 @@ class DocumentDecoder(nn.Module):
         Raises:
             ConfigError: the latent comes as keys and values, which a second pass would add again.
         """
-        if self.injector.num_memories:
-            raise ConfigError(
-                "runtime.activation_checkpointing = true does not go with vae.injection = "
-                "'kv_memory'. Set one of them otherwise: activation_checkpointing=false, or "
-                "injection=soft_prompt."
-            )
+        self.injector.require_recomputable()
         self.language_model.gradient_checkpointing_enable()
 
     def forward(self, rows: DocumentRows, z_BD: Tensor | None) -> Tensor:

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
 from difflm_core.device import autocast
-from difflm_core.vae.attention import TIME_MAJOR
 from difflm_core.vae.document_rows import PAD
-from difflm_core.vae.encoder import MAX_LOGVAR, MIN_LOGVAR, EncoderSize
+from difflm_core.vae.encoder import (
+    MAX_LOGVAR,
+    MIN_LOGVAR,
+    EncoderSize,
+    build_compact_encoder,
+)
 
 
 class DocumentEncoder(nn.Module):
@@ -32,18 +35,7 @@ class DocumentEncoder(nn.Module):
             latent_dim: Dimensions of the latent, D.
         """
         super().__init__()
-        config = BertConfig(
-            vocab_size=1,
-            hidden_size=size.width,
-            num_hidden_layers=size.num_layers,
-            num_attention_heads=size.num_heads,
-            intermediate_size=size.feed_forward,
-            max_position_embeddings=max_tokens + 1,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-        self.bert = BertModel(config, add_pooling_layer=False)
-        self.bert.set_attn_implementation(TIME_MAJOR)
+        self.bert = build_compact_encoder(size, max_tokens + 1)
         self.precision = torch.float32
         self.project = nn.Linear(input_width, size.width)
         self.summary = nn.Parameter(torch.randn(1, 1, size.width) * 0.02)

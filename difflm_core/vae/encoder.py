@@ -35,24 +35,30 @@ class EncoderSize:
     feed_forward: int = 256
 
 
+def build_compact_encoder(size: EncoderSize, num_positions: int) -> BertModel:
+    """A compact BERT with random weights that reads embeddings; it has no vocabulary of its own."""
+    config = BertConfig(
+        vocab_size=1,
+        hidden_size=size.width,
+        num_hidden_layers=size.num_layers,
+        num_attention_heads=size.num_heads,
+        intermediate_size=size.feed_forward,
+        max_position_embeddings=num_positions,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    bert = BertModel(config, add_pooling_layer=False)
+    bert.set_attn_implementation(TIME_MAJOR)
+    return bert
+
+
 class RecordEncoder(nn.Module):
     """Reads token embeddings into the mean and log-variance of q(z | record)."""
 
     def __init__(self, size: EncoderSize, *, num_slots: int, latent_dim: int) -> None:
         """Build the encoder for records of `num_slots` slots."""
         super().__init__()
-        config = BertConfig(
-            vocab_size=1,
-            hidden_size=size.width,
-            num_hidden_layers=size.num_layers,
-            num_attention_heads=size.num_heads,
-            intermediate_size=size.feed_forward,
-            max_position_embeddings=num_slots + 1,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-        self.bert = BertModel(config, add_pooling_layer=False)
-        self.bert.set_attn_implementation(TIME_MAJOR)
+        self.bert = build_compact_encoder(size, num_slots + 1)
         self.precision = torch.float32
         self.summary = nn.Parameter(torch.randn(1, 1, size.width) * 0.02)
         self.mix = nn.Linear(num_slots * size.width, 2 * size.width)

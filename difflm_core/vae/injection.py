@@ -21,6 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from difflm_core.errors import ConfigError
+
 InjectionMode = Literal["soft_prompt", "prefix_soft_prompt", "kv_memory", "input_embedding"]
 # Widest hidden layer of the map: between a latent and the prompts of a model of billions of
 # parameters, more would only be memory.
@@ -87,6 +89,19 @@ class LatentInjector(nn.Module):
         # Prompts that the latent does not reach stand before those that it does.
         fixed = self.num_prompts - effect.shape[1]
         return torch.cat([prompts[:, :fixed], prompts[:, fixed:] + effect], dim=1)
+
+    def require_recomputable(self) -> None:
+        """Check that activations may be computed again in the backward pass.
+
+        Raises:
+            ConfigError: the latent comes as keys and values, which a second pass would add again.
+        """
+        if self.num_memories:
+            raise ConfigError(
+                "runtime.activation_checkpointing = true does not go with vae.injection = "
+                "'kv_memory'. Set one of them otherwise: activation_checkpointing=false, or "
+                "injection=soft_prompt."
+            )
 
     @torch.no_grad()
     def start_prompts_at(self, embeddings_NE: Tensor) -> None:

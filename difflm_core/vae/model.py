@@ -8,6 +8,7 @@ Shape legend: B batch, T slots, D latent.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Rows: TypeAlias = "Tensor | DocumentRows"
 
 
-class TextVae(nn.Module):
+class TextVae(nn.Module, ABC):
     """A record's posterior q(z | x), and its likelihood p(x | z).
 
     Attributes:
@@ -50,13 +51,13 @@ class TextVae(nn.Module):
         self.encoder.precision = self.decoder.precision = precision
         return self
 
+    @abstractmethod
     def posterior(self, rows: Any) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each of shape [B, D]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def matrix_blocks(self) -> Sequence[nn.Module]:
         """Parts whose matrices Muon may train: transformers' blocks that start at random."""
-        raise NotImplementedError
 
     def pretrained_parameters(self) -> frozenset[str]:
         """Names of trained parameters that do not start at random."""

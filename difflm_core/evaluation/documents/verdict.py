@@ -119,36 +119,55 @@ def _validity(found: DocumentValidity) -> Finding:
 
 
 def _copies(found: Repetition) -> Finding:
-    rule = "green: at most one in a hundred more often than fresh real ones; yellow: one in twenty"
-    excess = found.copy_rate - found.holdout_copy_rate
-    sentence = (
+    return _more_often(
+        ("copies", "Exact copies"),
+        (found.copy_rate, found.holdout_copy_rate),
+        (0.01, 0.05),
         "Share of synthetic documents that equal a training document; "
-        f"{100 * found.holdout_copy_rate:.2f} % of fresh real ones do so, too."
+        f"{100 * found.holdout_copy_rate:.2f} % of fresh real ones do so, too.",
+        "green: at most one in a hundred more often than fresh real ones; yellow: one in twenty",
     )
-    value = f"{100 * found.copy_rate:.2f} %"
-    return Finding("copies", "Exact copies", value, grade(excess, 0.01, 0.05), sentence, rule)
 
 
 def _near_copies(found: Repetition) -> Finding:
-    rule = "green: at most two in a hundred more often than fresh real ones; yellow: one in ten"
-    excess = found.near_copy_rate - found.holdout_near_copy_rate
-    sentence = (
+    return _more_often(
+        ("near_copies", "Near copies"),
+        (found.near_copy_rate, found.holdout_near_copy_rate),
+        (0.02, 0.10),
         f"Share of synthetic documents that share {100 * found.threshold:.0f} % of their runs of "
         f"words with a training document; {100 * found.holdout_near_copy_rate:.2f} % of fresh real "
-        "ones do so, too."
+        "ones do so, too.",
+        "green: at most two in a hundred more often than fresh real ones; yellow: one in ten",
     )
-    value = f"{100 * found.near_copy_rate:.2f} %"
-    light = grade(excess, 0.02, 0.10)
-    return Finding("near_copies", "Near copies", value, light, sentence, rule)
 
 
 def _duplicates(found: Repetition) -> Finding:
-    rule = "green: at most two in a hundred more often than real ones; yellow: one in ten"
-    excess = found.duplicate_share - found.real_duplicate_share
-    sentence = (
+    return _more_often(
+        ("duplicates", "Repeated documents"),
+        (found.duplicate_share, found.real_duplicate_share),
+        (0.02, 0.10),
         "Share of synthetic documents that equal an earlier one; among real ones, "
-        f"{100 * found.real_duplicate_share:.2f} %."
+        f"{100 * found.real_duplicate_share:.2f} %.",
+        "green: at most two in a hundred more often than real ones; yellow: one in ten",
     )
-    value = f"{100 * found.duplicate_share:.2f} %"
-    light = grade(excess, 0.02, 0.10)
-    return Finding("duplicates", "Repeated documents", value, light, sentence, rule)
+
+
+def _more_often(
+    name: tuple[str, str],
+    shares: tuple[float, float],
+    limits: tuple[float, float],
+    sentence: str,
+    rule: str,
+) -> Finding:
+    """How much more often something happens among synthetic documents than among real ones.
+
+    Args:
+        name: Key and title.
+        shares: Of synthetic and of real documents.
+        limits: Largest difference of the shares that is green, and that is yellow.
+        sentence: What was found.
+        rule: The limits in words.
+    """
+    share, real_share = shares
+    light = grade(share - real_share, *limits)
+    return Finding(*name, f"{100 * share:.2f} %", light, sentence, rule)
