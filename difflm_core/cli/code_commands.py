@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from difflm_core.cli.console import start_output
 from difflm_core.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from difflm_core.evaluation.execution.pass_at_k import Solution
 
 
 def check(
@@ -51,7 +45,11 @@ def check(
     import math
     import sysconfig
 
-    from difflm_core.evaluation.execution.pass_at_k import canonical_solutions, check_solutions
+    from difflm_core.evaluation.execution.pass_at_k import (
+        canonical_solutions,
+        check_solutions,
+        read_solutions,
+    )
     from difflm_core.evaluation.execution.problems import read_problems
     from difflm_core.progress import Progress
     from difflm_core.sandbox import Limits
@@ -96,34 +94,3 @@ def _numbers(text: str) -> list[int]:
     if not found or min(found) < 1:
         raise ConfigError(f"-k {text}: expected numbers of at least 1, such as 1,10.")
     return found
-
-
-def read_solutions(uri: str) -> Iterator[Solution]:
-    """Read solutions from JSON Lines.
-
-    Raises:
-        DataError: the file is absent, or a line is no solution.
-    """
-    from difflm_core import storage
-    from difflm_core.evaluation.execution.pass_at_k import Solution
-
-    try:
-        text = storage.read_text(uri)
-    except FileNotFoundError:
-        raise DataError(f"{uri}: there is no such file; expected solutions (.jsonl)") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{uri}, line {number}: not valid JSON ({error.msg})") from None
-        code = (
-            record.get("completion", record.get("solution")) if isinstance(record, dict) else None
-        )
-        if not isinstance(code, str) or "task_id" not in record:
-            raise DataError(
-                f"{uri}, line {number}: expected an object with the keys task_id and completion "
-                "(or solution)"
-            )
-        yield Solution(str(record["task_id"]), code)

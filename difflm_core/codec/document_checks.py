@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from difflm_core.data.document_form import parse_python, schema_validator
 from difflm_core.data.schema import Column, ColumnKind
 from difflm_core.data.strict_json import DuplicateKeyError, parse_strictly
 from difflm_core.errors import ConfigError
@@ -39,11 +40,7 @@ def document_check(column: Column, code_rules: CodeRules = "parse") -> DocumentC
 
 def json_check(json_schema: Mapping[str, Any]) -> DocumentCheck:
     """A check against a JSON Schema (draft 2020-12), formats included."""
-    from jsonschema import Draft202012Validator
-
-    validator: Any = Draft202012Validator(
-        json_schema, format_checker=Draft202012Validator.FORMAT_CHECKER
-    )
+    validator = schema_validator(json_schema)
 
     def check(text: str) -> str | None:
         if REPLACEMENT in text:
@@ -72,14 +69,11 @@ def code_check(rules: CodeRules) -> DocumentCheck:
     Raises:
         ConfigError: `names` needs pyflakes, which is not installed.
     """
-    if rules == "names":
-        try:
-            import pyflakes.api  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        except ImportError:
-            raise ConfigError(
-                "codec.code_rules = 'names': pyflakes is not installed here. Install it: pip "
-                "install pyflakes; or set codec.code_rules=parse."
-            ) from None
+    if rules == "names" and importlib.util.find_spec("pyflakes") is None:
+        raise ConfigError(
+            "codec.code_rules = 'names': pyflakes is not installed here. Install it: pip install "
+            "pyflakes; or set codec.code_rules=parse."
+        )
 
     def check(text: str) -> str | None:
         if REPLACEMENT in text:
@@ -92,16 +86,6 @@ def code_check(rules: CodeRules) -> DocumentCheck:
         return UNDEFINED_NAME if rules == "names" and _has_undefined_names(tree) else None
 
     return check
-
-
-def parse_python(text: str) -> ast.Module | None:
-    """The syntax tree of a source text; None if it is not Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as invalid escapes in strings
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _has_undefined_names(tree: ast.Module) -> bool:

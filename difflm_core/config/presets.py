@@ -33,7 +33,7 @@ DOCUMENTS: Preset = {
 # On top of a pretrained language model, little is trained, and nothing of it is a matrix of blocks
 # that start at random.
 PRETRAINED: Preset = {
-    "vae": {"optimizer": "adamw", "lr": 1e-3, "batch_rows": 16, "language_share": 0.2},
+    "vae": {"optimizer": "adamw", "lr": 1e-3, "language_share": 0.2},
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -45,6 +47,23 @@ def canonical_code(text: str) -> str:
     """Source text with one kind of line break, and nothing at the ends of lines or of the text."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(line.rstrip() for line in lines).strip("\n")
+
+
+def parse_python(text: str) -> ast.Module | None:
+    """The syntax tree of a source text, which is never run; None if it is not Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as invalid escapes in strings
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def schema_validator(json_schema: Mapping[str, Any]) -> Any:
+    """Checks values against a JSON Schema (draft 2020-12), formats included."""
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(json_schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
 def _require_valid(validator: Any, document: Any, place: str) -> None:

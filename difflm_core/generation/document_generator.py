@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any
-
-import pyarrow as pa
+from collections.abc import Callable, Sequence
 
 from difflm_core.codec.text import TextCodec
 from difflm_core.generation.document_decode import DocumentSampling, decode_documents
 from difflm_core.generation.document_drawing import BLOCK_ROWS, DocumentDrawing
-from difflm_core.generation.drawing import SamplingOptions, Span
-from difflm_core.generation.generator import LatentSource, generate_batches
+from difflm_core.generation.drawing import Span
+from difflm_core.generation.generator import LatentSource, SpanGenerator
 from difflm_core.vae.document_model import DocumentVae
 
 
-class DocumentGenerator:
+class DocumentGenerator(SpanGenerator):
     """Makes new documents."""
+
+    codec: TextCodec
+    max_batch_rows = BLOCK_ROWS
 
     def __init__(self, vae: DocumentVae, codec: TextCodec, latents: LatentSource) -> None:
         """Join the trained parts.
@@ -31,13 +30,6 @@ class DocumentGenerator:
         self.codec = codec
         self.latents = latents
 
-    def batches(
-        self, num_rows: int, options: SamplingOptions, **settings: Any
-    ) -> Iterator[pa.RecordBatch]:
-        """Generate documents in order, block by block; see `generate_batches`."""
-        size = min(options.batch_rows, BLOCK_ROWS)
-        return generate_batches(self, num_rows, replace(options, batch_rows=size), **settings)
-
     def begin(self, span: Span) -> DocumentDrawing:
         """Begin a span: nothing is drawn yet."""
         return DocumentDrawing(span, self.codec)
@@ -47,7 +39,7 @@ class DocumentGenerator:
         drawings: Sequence[DocumentDrawing],
         between_slots: Callable[[], None] | None = None,
     ) -> None:
-        """Decode the documents that `drawings` lack; see `SpanGenerator`.
+        """Decode the documents that `drawings` lack.
 
         A block of each drawing is decoded, as a batch of its own, so that its documents are the
         same bit for bit whoever asks beside it.

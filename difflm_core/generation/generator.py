@@ -7,8 +7,9 @@ of threads, nor that of workers, nor who shares a batch with it (`batching.py`) 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -40,18 +41,22 @@ class LatentSource(Protocol):
         ...
 
 
-class SpanGenerator(Protocol):
-    """Makes new records, span by span; a table's rows or documents."""
+class SpanGenerator(ABC):
+    """Makes new records, span by span: a table's rows, or documents.
 
-    @property
-    def codec(self) -> RecordCodec | TextCodec:
-        """Turns tokens into records."""
-        ...
+    Attributes:
+        codec: Turns tokens into records; a `RecordCodec` or a `TextCodec`.
+        max_batch_rows: Most records of a batch, whatever a caller asks for; None: any number.
+    """
 
+    codec: Any
+    max_batch_rows: int | None = None
+
+    @abstractmethod
     def begin(self, span: Span) -> Drawing | DocumentDrawing:
         """Begin a span: nothing is drawn yet."""
-        ...
 
+    @abstractmethod
     def advance(
         self, drawings: Sequence[Any], between_slots: Callable[[], None] | None = None
     ) -> None:
@@ -63,44 +68,42 @@ class SpanGenerator(Protocol):
             drawings: Each lacks at least one record.
             between_slots: Called before each token of the language model.
         """
-        ...
 
+    def batches(
+        self,
+        num_rows: int,
+        options: SamplingOptions,
+        *,
+        start: int = 0,
+        num_threads: int | None = None,
+        rejections: Rejections | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Generate records `start .. start + num_rows - 1` in order.
 
-def generate_batches(
-    generator: SpanGenerator,
-    num_rows: int,
-    options: SamplingOptions,
-    *,
-    start: int = 0,
-    num_threads: int | None = None,
-    rejections: Rejections | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """Generate records `start .. start + num_rows - 1` in order.
+        Args:
+            num_rows: How many.
+            options: How freely.
+            start: Global index of the first record; see `spans`.
+            num_threads: Batches computed at the same time (None: one per core); at most twice as
+                many are in memory.
+            rejections: Collects what was rejected, by column and reason.
 
-    Args:
-        generator: Makes them.
-        num_rows: How many.
-        options: How freely.
-        start: Global index of the first record; see `spans`.
-        num_threads: Batches computed at the same time (None: one per core); at most twice as
-            many are in memory.
-        rejections: Collects what was rejected, by column and reason.
+        Yields:
+            Canonical record batches of `batch_rows` rows (the last may be shorter).
 
-    Yields:
-        Canonical record batches of `batch_rows` rows (the last may be shorter).
-
-    Raises:
-        StageError: a record was rejected `max_attempts` times, or hardly any row meets the
-            conditions.
-        DataError: an identifier column has fewer identifiers than rows.
-    """
-    require_identifiers(generator.codec, start + num_rows)
-
-    todo = spans(num_rows, options, start=start)
-    for drawing in map_in_order(partial(draw_alone, generator), todo, num_threads):
-        if rejections is not None:
-            rejections.update(drawing.rejections)
-        yield drawing.records()
+        Raises:
+            StageError: a record was rejected `max_attempts` times, or hardly any row meets the
+                conditions.
+            DataError: an identifier column has fewer identifiers than rows.
+        """
+        require_identifiers(self.codec, start + num_rows)
+        if self.max_batch_rows is not None:
+            options = replace(options, batch_rows=min(options.batch_rows, self.max_batch_rows))
+        todo = spans(num_rows, options, start=start)
+        for drawing in map_in_order(partial(draw_alone, self), todo, num_threads):
+            if rejections is not None:
+                rejections.update(drawing.rejections)
+            yield drawing.records()
 
 
 def draw_alone(generator: SpanGenerator, span: Span) -> Drawing | DocumentDrawing:
@@ -112,8 +115,10 @@ def draw_alone(generator: SpanGenerator, span: Span) -> Drawing | DocumentDrawin
     return drawing
 
 
-class Generator:
+class Generator(SpanGenerator):
     """Makes new records of a table: noise, latent diffusion, language model, codec."""
+
+    codec: RecordCodec
 
     def __init__(
         self,
@@ -138,12 +143,6 @@ class Generator:
             slots, device = codec.grammar.slots, next(vae.parameters()).device
             self._slot_bias = [bias_V[slot.start : slot.stop].to(device) for slot in slots]
 
-    def batches(
-        self, num_rows: int, options: SamplingOptions, **settings: Any
-    ) -> Iterator[pa.RecordBatch]:
-        """Generate records in order; see `generate_batches`."""
-        return generate_batches(self, num_rows, options, **settings)
-
     def begin(self, span: Span) -> Drawing:
         """Begin a span: nothing is drawn yet."""
         return Drawing(span, self.codec)
@@ -151,7 +150,7 @@ class Generator:
     def advance(
         self, drawings: Sequence[Drawing], between_slots: Callable[[], None] | None = None
     ) -> None:
-        """Decode the rows that `drawings` lack, all in one batch; see `SpanGenerator`."""
+        """Decode the rows that `drawings` lack, all in one batch."""
         attempts = [drawing.next_attempt() for drawing in drawings]
         noises = [
             self.latents.noise(attempt.draw.num_rows, seed=attempt.noise_seed, first=attempt.first)

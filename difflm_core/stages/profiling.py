@@ -94,8 +94,8 @@ class Profiler:
 
     def begin(self, source: Source) -> Any:
         """The empty profile of a source."""
+        from difflm_core.data.document_profile import DocumentProfile
         from difflm_core.data.inference import begin_profile
-        from difflm_core.data.json_schema import DocumentProfile
         from difflm_core.data.schema import DataKind
 
         if self.kind is not DataKind.TABLE:

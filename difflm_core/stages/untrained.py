@@ -58,12 +58,12 @@ def untrained(
     """
     from difflm_core.codec.text import TextCodec
     from difflm_core.vae.batches import TrainingBatches, fixed_ids
+    from difflm_core.vae.document_model import encoder_tokenizer
     from difflm_core.vae.document_rows import DocumentBatches, DocumentReader, first_documents
 
     if isinstance(codec, TextCodec):
         size = document_size(cfg, codec)
-        tokenizer = build_document_vae(size, seed, compute).encoder_tokenizer
-        reader = DocumentReader(codec, tokenizer)
+        reader = DocumentReader(codec, encoder_tokenizer(size))
         batches = DocumentBatches(shards["train"], reader, batch_rows=cfg.batch_rows, seed=seed)
         valid = first_documents(shards["valid"], reader, max_rows=cfg.valid_rows)
         sized = document_size(cfg, codec, round(batches.num_rows * batches.tokens_per_row))
@@ -148,14 +148,14 @@ def document_size(
     prefix: tuple[int, ...] = ()
     if cfg.decoder is not None:
         decoder = PretrainedSpec(
-            cfg.decoder,
-            cfg.decoder_revision,
-            cfg.decoder_training,
-            cfg.lora_rank,
-            cfg.lora_alpha,
-            cfg.lora_modules,
-            cfg.quantization,
-            cfg.attention,
+            model=cfg.decoder,
+            revision=cfg.decoder_revision,
+            training=cfg.decoder_training,
+            lora_rank=cfg.lora_rank,
+            lora_alpha=cfg.lora_alpha,
+            lora_modules=cfg.lora_modules,
+            quantization=cfg.quantization,
+            attention=cfg.attention,
         ).pinned()
         text = DEFAULT_INSTRUCTION if cfg.instruction == "default" else cfg.instruction
         prefix = prefix_of(decoder, text, chat_template=cfg.chat_template)

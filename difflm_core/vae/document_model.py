@@ -25,7 +25,12 @@ from difflm_core.vae.document_rows import PAD, DocumentRows
 from difflm_core.vae.encoder import EncoderSize
 from difflm_core.vae.injection import InjectionMode, LatentInjector
 from difflm_core.vae.model import TextVae
-from difflm_core.vae.pretrained import PretrainedSpec, load_encoder, load_language_model
+from difflm_core.vae.pretrained import (
+    PretrainedSpec,
+    load_encoder,
+    load_encoder_tokenizer,
+    load_language_model,
+)
 
 # A folder where pretrained models are looked for by the name of their own folder.
 PRETRAINED_VARIABLE = "DIFFLM_PRETRAINED"
@@ -110,7 +115,7 @@ class DocumentVae(TextVae):
         if isinstance(size.decoder, PretrainedSpec):
             self.decoder.require_same_logits()
             _start_prompts(self.decoder)
-        self.encoder_tokenizer: Tokenizer | None = None
+        self.encoder_tokenizer = encoder_tokenizer(size)
         self.encoder = self._encoder()
 
     def _language_model(self, compute: Compute) -> Any:
@@ -123,8 +128,8 @@ class DocumentVae(TextVae):
     def _encoder(self) -> DocumentEncoder | PretrainedEncoder:
         size = self.size
         if isinstance(size.encoder, PretrainedSpec):
-            model, self.encoder_tokenizer = load_encoder(located(size.encoder))
             frozen = size.encoder.training != "full"
+            model = load_encoder(located(size.encoder))
             return PretrainedEncoder(model, latent_dim=size.latent_dim, frozen=frozen)
         return DocumentEncoder(
             size.encoder,
@@ -222,6 +227,18 @@ def _start_prompts(decoder: DocumentDecoder) -> None:
         generator = torch.Generator().manual_seed(torch.initial_seed())
         ids = torch.randint(decoder.vocab_size, (64,), generator=generator)
     decoder.injector.start_prompts_at(decoder.embeddings(ids).float())
+
+
+def encoder_tokenizer(size: DocumentVaeSize) -> Tokenizer | None:
+    """What a pretrained encoder reads with; None: it reads the decoder's tokens.
+
+    Raises:
+        ConfigError: it has no fast tokenizer.
+        ArtifactError: the encoder is another than the one that `size` names.
+    """
+    if isinstance(size.encoder, PretrainedSpec):
+        return load_encoder_tokenizer(located(size.encoder))
+    return None
 
 
 def located(spec: PretrainedSpec) -> PretrainedSpec:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from difflm_core.device import Compute
@@ -23,7 +24,7 @@ Quantization = Literal["none", "8bit", "4bit"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 
 # Files that decide what a model computes, or how it reads text.
-MODEL_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt")
+MODEL_SUFFIXES = (".safetensors", ".json", ".model", ".txt")
 # Read at both ends of each file; the middle of gigabytes of weights is not.
 SAMPLED_BYTES = 1 << 20
 
@@ -130,31 +131,43 @@ def load_language_model(spec: PretrainedSpec, compute: Compute) -> Any:
     return model
 
 
-def load_encoder(spec: PretrainedSpec) -> tuple[nn.Module, Any]:
-    """Load a bidirectional encoder and its tokenizer (`tokenizers.Tokenizer`).
+def load_encoder(spec: PretrainedSpec) -> nn.Module:
+    """Load a bidirectional encoder.
 
     Raises:
-        ConfigError: it cannot be had, or it has no fast tokenizer.
+        ConfigError: it cannot be had.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "sdpa"}
     model = _load(AutoModel, spec, "vae.encoder", options)
     if spec.training != "full":
         model.requires_grad_(False)
+    # A pooler is no part of the last hidden states; it would be trained by nothing.
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+def load_encoder_tokenizer(spec: PretrainedSpec) -> Tokenizer:
+    """Load an encoder's tokenizer, set to cut what the encoder cannot read.
+
+    Raises:
+        ConfigError: there is no such model, or it has no fast tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    longest = _longest(_config_of(spec))
     loaded: Any = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
     if getattr(loaded, "backend_tokenizer", None) is None:
         raise ConfigError(
             f"vae.encoder = {spec.model!r}: it has no fast tokenizer (tokenizer.json); choose a "
             "model that has one."
         )
-    # A pooler is no part of the last hidden states; it would be trained by nothing.
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    tokenizer = loaded.backend_tokenizer
+    tokenizer: Tokenizer = loaded.backend_tokenizer
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=_longest(model))
-    return model, tokenizer
+    tokenizer.enable_truncation(max_length=longest)
+    return tokenizer
 
 
 def prefix_of(
@@ -190,8 +203,8 @@ def prefix_of(
     return tuple(ids)
 
 
-def _longest(model: Any) -> int:
-    longest = getattr(model.config, "max_position_embeddings", None) or 512
+def _longest(config: Any) -> int:
+    longest = getattr(config, "max_position_embeddings", None) or 512
     return int(min(longest - 2, 4096))  # RoBERTa's positions begin at 2
 
 
@@ -200,7 +213,10 @@ def _load(loader: Any, spec: PretrainedSpec, key: str, options: dict[str, Any]) 
 
     disable_progress_bar()  # the stage has its own
     try:
-        return loader.from_pretrained(spec.model, revision=spec.revision, **options)
+        # Weights in safetensors alone: another file could run code when it is read.
+        return loader.from_pretrained(
+            spec.model, revision=spec.revision, use_safetensors=True, **options
+        )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ConfigError(_absent(spec, key, error)) from None
 

@@ -6,7 +6,7 @@ import ast
 from collections import Counter
 from typing import Any
 
-from difflm_core.evaluation.documents.parsing import parse_quietly
+from difflm_core.data.document_form import parse_python
 
 _COUNTED: dict[str, tuple[type[ast.AST], ...]] = {
     "functions": (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda),
@@ -33,7 +33,7 @@ def code_features(text: str) -> dict[str, Any]:
         "longest line": max(len(line) for line in lines),
         "comment lines": sum(line.lstrip().startswith("#") for line in lines),
     }
-    tree = parse_quietly(text)
+    tree = parse_python(text)
     found["parses"] = "no" if tree is None else "yes"
     if tree is None:
         return found

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import warnings
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, cast
 
+from difflm_core.data.document_form import parse_python, schema_validator
 from difflm_core.data.schema import DataKind, Schema
 
 # Deeper ones would end the recursion of those who walk through them.
@@ -52,26 +51,11 @@ def _inside(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
-def parse_quietly(text: str) -> ast.Module | None:
-    """The syntax tree of a source text; None if it is not Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def validator_of(schema: Schema) -> Callable[[str], str | None]:
     """Why a document is invalid; None: it is valid."""
     if schema.data_kind is DataKind.CODE:
-        return lambda text: None if parse_quietly(text) is not None else "does not parse"
-    from jsonschema import Draft202012Validator
-
-    validator: Any = Draft202012Validator(
-        schema.columns[0].json_schema or {},
-        format_checker=Draft202012Validator.FORMAT_CHECKER,
-    )
+        return lambda text: None if parse_python(text) is not None else "does not parse"
+    validator = schema_validator(schema.columns[0].json_schema or {})
 
     def check(text: str) -> str | None:
         document = read_json(text)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difflm_core.evaluation.execution.problems import Problem, program_of
+from difflm_core.errors import DataError
+from difflm_core.evaluation.execution.problems import Problem, program_of, read_lines
 from difflm_core.sandbox import Limits, Verdict, run_programs
 
 NUM_RESAMPLES = 1000
@@ -130,6 +131,22 @@ def _score(tried: Counter[str], right: Counter[str], k: int) -> PassAtK:
     picked = generator.integers(0, len(values), (NUM_RESAMPLES, len(values)))
     low, high = np.quantile(values[picked].mean(axis=1), [0.025, 0.975])
     return PassAtK(k, float(values.mean()), float(low), float(high))
+
+
+def read_solutions(uri: str) -> Iterator[Solution]:
+    """Read solutions from JSON Lines of `task_id` and `completion` (or `solution`).
+
+    Raises:
+        DataError: the file is absent, or a line is no solution.
+    """
+    for place, record in read_lines(uri, "solutions"):
+        is_object = isinstance(record, dict)
+        code = record.get("completion", record.get("solution")) if is_object else None
+        if not isinstance(code, str) or "task_id" not in record:
+            raise DataError(
+                f"{place}: expected an object with the keys task_id and completion (or solution)"
+            )
+        yield Solution(str(record["task_id"]), code)
 
 
 def canonical_solutions(problems: Iterable[Problem]) -> Iterator[Solution]:

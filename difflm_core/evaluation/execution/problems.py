@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,25 +70,32 @@ def read_problems(uri: str) -> list[Problem]:
     Raises:
         DataError: the file is absent, or is none of the known sets.
     """
+    problems = [_read(record, place) for place, record in read_lines(uri, "a problem set")]
+    if not problems:
+        raise DataError(f"{uri}: found no problems; expected at least one line")
+    return problems
+
+
+def read_lines(uri: str, expected: str) -> Iterator[tuple[str, Any]]:
+    """The records of a JSON Lines file, each with its place for messages; also compressed.
+
+    Raises:
+        DataError: the file is absent, or a line is not JSON.
+    """
     try:
         with storage.open_file(uri) as file:
             data = file.read()
     except FileNotFoundError:
-        raise DataError(f"{uri}: there is no such file; expected a problem set (.jsonl)") from None
+        raise DataError(f"{uri}: there is no such file; expected {expected} (.jsonl)") from None
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
-    problems: list[Problem] = []
     for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{uri}, line {number}: not valid JSON ({error.msg})") from None
-        problems.append(_read(record, f"{uri}, line {number}"))
-    if not problems:
-        raise DataError(f"{uri}: found no problems; expected at least one line")
-    return problems
+        if line.strip():
+            place = f"{uri}, line {number}"
+            try:
+                yield place, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{place}: not valid JSON ({error.msg})") from None
 
 
 def _read(record: Any, place: str) -> Problem:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from difflm_core.artifacts import Corpus, GeneratorBundle, VaeCheckpoint
 from difflm_core.codec.loading import load_codec
@@ -305,3 +306,13 @@ def test_a_real_encoder_reads_documents(tmp_path):
     generator = load_generator(tmp_path / "model", COMPUTE)
     (records,) = generator.batches(4, SamplingOptions(batch_rows=4, max_attempts=200))
     assert records.num_rows == 4
+
+
+def test_weights_that_could_run_code_are_not_read(folder, tmp_path):
+    pickled = tmp_path / "pickled"
+    shutil.copytree(folder, pickled)
+    weights = load_file(pickled / "model.safetensors")
+    (pickled / "model.safetensors").unlink()
+    torch.save(weights, pickled / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"vae\.decoder.*model\.safetensors"):
+        DocumentVae(size_of(PretrainedSpec(str(pickled))), COMPUTE)

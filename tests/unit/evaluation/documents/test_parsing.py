@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from difflm_core.data.document_form import parse_python
 from difflm_core.evaluation.documents.parsing import (
     MAX_DEPTH,
     UNREADABLE,
-    parse_quietly,
     read_json,
     validator_of,
 )
@@ -32,12 +32,12 @@ def test_the_depth_that_can_be_walked_is_a_limit() -> None:
 
 @pytest.mark.parametrize("text", ["def f(:", "  x = 1\n y = 2", "a\0b", "print 'old'"])
 def test_what_is_no_python_is_none(text) -> None:
-    assert parse_quietly(text) is None
+    assert parse_python(text) is None
     assert validator_of(CODE)(text) == "does not parse"
 
 
 def test_odd_escapes_warn_nobody(recwarn) -> None:
-    assert parse_quietly("x = '\\d'") is not None
+    assert parse_python("x = '\\d'") is not None
     assert not recwarn.list
 
 
