@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from pyflakes import checker, messages
+
 from difflm_core.data.document_form import parse_python, schema_validator
 from difflm_core.data.schema import Column, ColumnKind
 from difflm_core.data.strict_json import DuplicateKeyError, parse_strictly
-from difflm_core.errors import ConfigError
 
 # Why a document is not valid; None: it is.
 DocumentCheck = Callable[[str], str | None]
@@ -28,11 +28,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def document_check(column: Column, code_rules: CodeRules = "parse") -> DocumentCheck:
-    """The check of the documents of a corpus.
-
-    Raises:
-        ConfigError: `code_rules` needs a package that is not installed.
-    """
+    """The check of the documents of a corpus."""
     if column.kind is ColumnKind.CODE:
         return code_check(code_rules)
     return json_check(column.json_schema or {})
@@ -64,16 +60,7 @@ def json_check(json_schema: Mapping[str, Any]) -> DocumentCheck:
 
 
 def code_check(rules: CodeRules) -> DocumentCheck:
-    """A check of Python source text; it is parsed and never run.
-
-    Raises:
-        ConfigError: `names` needs pyflakes, which is not installed.
-    """
-    if rules == "names" and importlib.util.find_spec("pyflakes") is None:
-        raise ConfigError(
-            "codec.code_rules = 'names': pyflakes is not installed here. Install it: pip install "
-            "pyflakes; or set codec.code_rules=parse."
-        )
+    """A check of Python source text; it is parsed and never run."""
 
     def check(text: str) -> str | None:
         if REPLACEMENT in text:
@@ -89,7 +76,5 @@ def code_check(rules: CodeRules) -> DocumentCheck:
 
 
 def _has_undefined_names(tree: ast.Module) -> bool:
-    from pyflakes import checker, messages
-
     found: Any = checker.Checker(tree)
     return any(isinstance(message, messages.UndefinedName) for message in found.messages)

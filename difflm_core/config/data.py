@@ -129,7 +129,7 @@ class CodecConfig(Section):
     code_rules: Literal["parse", "names"] = Field(
         default="parse",
         description="What generated code must be: parse: Python that parses; names: also without "
-        "undefined names (needs pyflakes). What is not is made again, and counted.",
+        "undefined names (pyflakes). What is not is made again, and counted.",
     )
     fit_rows: int = Field(
         default=262_144,
