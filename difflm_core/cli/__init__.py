@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from difflm_core.cli.code_commands import check
+from difflm_core.cli.code_commands import check, utility
 from difflm_core.cli.console import SETTINGS
 from difflm_core.cli.groups import add_command, command_group
 from difflm_core.cli.judge_command import judge
@@ -95,6 +95,13 @@ def build_app() -> typer.Typer:
         check,
         "difflm code check HumanEval.jsonl.gz",
         "difflm code check mbpp.jsonl --solutions samples.jsonl -k 1,10",
+    )
+    add_command(
+        code,
+        utility,
+        "difflm code utility HumanEval.jsonl.gz --model models/small --real src/ "
+        "--synthetic runs/code",
+        "difflm code utility mbpp.jsonl --model models/small --tuned lora -k 1,10 --seeds 3 ...",
     )
     app.add_typer(code, name="code")
     tools = command_group("Descriptions of tools in the forms of several collections.")

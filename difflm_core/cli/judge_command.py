@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from difflm_core.cli.console import start_output
+from difflm_core.cli.corpora import read_corpus
+from difflm_core.data.schema import DataKind
 from difflm_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,17 +128,7 @@ def _open_judge(
 
 
 def _read_tools(uri: str) -> list[Any]:
-    from difflm_core import storage
-    from difflm_core.data.documents import open_documents
-    from difflm_core.data.schema import DataKind
-
-    folder = storage.join(uri, "synthetic")
-    places: str | list[str] = uri
-    if storage.is_dir(folder):
-        names = [info.path for info in storage.list_files(folder)]
-        places = [storage.join(folder, n) for n in sorted(names) if n.startswith("part-")]
-    source = open_documents(places, DataKind.JSON)
-    return [json.loads(text) for batch in source.batches() for text in batch.column(0).to_pylist()]
+    return [json.loads(text) for text in read_corpus(uri, DataKind.JSON)]
 
 
 def _print(result: JudgeResult) -> None:

@@ -13,9 +13,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from difflm_core.errors import ConfigError
 
 END = "<end>"
-# Keys and values that the schema fixes and that may stand inside one structural token.
-MAX_STRUCTURE_WORDS = 256
-MAX_WORD_LENGTH = 40
+# Keys that may stand inside one structural token.
+MAX_KEYS = 256
+MAX_KEY_LENGTH = 40
+# A token that is seen a few times is learned by heart; its parts are learned (docs/adr/0025).
+MIN_FREQUENCY = 10
 
 _STRUCTURE = r'["\[\]{}:,]+'
 _LETTERS = r" ?(?:\p{Lu}?\p{Ll}+|\p{Lu}+(?!\p{Ll})|[\p{L}\p{M}]+)"
@@ -29,14 +31,14 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Train a byte-level BPE on documents.
 
-    In JSON, what the schema fixes hangs together: `","description":"` is cut as one piece, keys and
-    listed values included, and so becomes one token. The rest is cut into words, names such as
+    In JSON, a key and the punctuation around it are cut as one piece, `","description":"`, and so
+    become one token: the choice of what comes next. The rest is cut into words, names such as
     `getUserId` into their parts.
 
     Args:
         texts: The documents, in lists.
         json_schema: Of JSON documents; None: code.
-        vocab_size: Tokens in all, the 256 bytes and the end included.
+        vocab_size: Most tokens in all, the 256 bytes and the end included; small corpora get fewer.
     """
     tokenizer = Tokenizer(models.BPE())
     pattern = _CODE if json_schema is None else _json_pattern(json_schema)
@@ -49,6 +51,7 @@ def train_tokenizer(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
+        min_frequency=MIN_FREQUENCY,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=[END],
         show_progress=False,
@@ -58,33 +61,29 @@ def train_tokenizer(
 
 
 def _json_pattern(json_schema: Mapping[str, Any]) -> str:
-    words = sorted(set(_fixed_words(json_schema)), key=lambda word: (-len(word), word))
+    keys = sorted(set(_keys(json_schema)), key=lambda key: (-len(key), key))[:MAX_KEYS]
     structure = _STRUCTURE
-    if words:
-        choices = "|".join(re.escape(word) for word in words[:MAX_STRUCTURE_WORDS])
-        structure = f"{_STRUCTURE}(?:(?:{choices}){_STRUCTURE})*"
+    if keys:
+        structure = f"{_STRUCTURE}(?:(?:{'|'.join(map(re.escape, keys))}){_STRUCTURE})?"
     escapes = r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})'
     return f"{structure}|{escapes}|{_LETTERS}|{_REST}"
 
 
-def _fixed_words(schema: Any) -> Iterator[str]:
-    """Keys and listed values of a JSON Schema, spelled as in a document, without quotes."""
+def _keys(schema: Any) -> Iterator[str]:
+    """Keys of objects in a JSON Schema, spelled as in a document, without quotes."""
     if isinstance(schema, list):
         for item in schema:
-            yield from _fixed_words(item)
-        return
-    if not isinstance(schema, Mapping):
-        return
-    values = [*schema.get("enum", ()), *([schema["const"]] if "const" in schema else [])]
-    for word in [*schema.get("properties", ()), *values]:
-        spelled = json.dumps(word, ensure_ascii=False)
-        if isinstance(word, str | bool | int) and len(spelled) <= MAX_WORD_LENGTH:
-            yield spelled.strip('"')
-    for key, inner in schema.items():
-        if key in ("properties", "$defs"):
-            yield from _fixed_words(list(inner.values()))
-        elif key not in ("enum", "const"):
-            yield from _fixed_words(inner)
+            yield from _keys(item)
+    elif isinstance(schema, Mapping):
+        for key in schema.get("properties", ()):
+            spelled = json.dumps(key, ensure_ascii=False)
+            if len(spelled) <= MAX_KEY_LENGTH:
+                yield spelled.strip('"')
+        for key, inner in schema.items():
+            if key in ("properties", "$defs"):
+                yield from _keys(list(inner.values()))
+            elif key not in ("enum", "const"):
+                yield from _keys(inner)
 
 
 @dataclass(frozen=True)

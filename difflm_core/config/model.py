@@ -98,7 +98,12 @@ class VaeConfig(Section):
         description="Whether the encoder reads a record without its target (`data.target`), so "
         "that the decoder learns to tell the target from the record and not from the latent.",
     )
-    batch_rows: int = Field(default=256, ge=1, description="Records in one training step, in rows.")
+    batch_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Records in one training step, in rows. null: 256 rows of a table, or as many "
+        "documents as have about 2,000 tokens.",
+    )
     max_tokens: int = Field(
         default=12_000_000,
         ge=1,

@@ -1,7 +1,7 @@
 """Defaults that depend on what the records are.
 
-Documents are longer than rows and fewer, so a model of them is larger, sees fewer at a time, and
-trains longer on each. A setting that is given always stands.
+Documents are longer than rows and fewer, so a model of them is larger, and trains longer on
+each. A setting that is given always stands.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ DOCUMENTS: Preset = {
         "encoder_layers": 2,
         "latent_dim": 32,
         "num_prompts": 4,
-        "batch_rows": 16,
         "max_tokens": 2_000_000,
         "valid_rows": 256,
         "evaluate_every_steps": 100,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DROPOUT_PER_PASS = 0.01
 MAX_DROPOUT = 0.3
+# Rows of a table in one training step.
+TABLE_ROWS = 256
 DEFAULT_INSTRUCTION = (
     "Write one structured record. The vectors that follow stand for a point in a latent space; let "
     "them decide what the record says, and keep exactly to the format."
@@ -68,7 +70,8 @@ def untrained(
         valid = first_documents(shards["valid"], reader, max_rows=cfg.valid_rows)
         sized = document_size(cfg, codec, round(batches.num_rows * batches.tokens_per_row))
         return Untrained(lambda: build_document_vae(sized, seed, compute), batches, valid)
-    records = TrainingBatches(shards["train"], codec, batch_rows=cfg.batch_rows, seed=seed)
+    batch_rows = cfg.batch_rows or TABLE_ROWS
+    records = TrainingBatches(shards["train"], codec, batch_rows=batch_rows, seed=seed)
     ids_NT = fixed_ids(shards["valid"], codec, max_rows=cfg.valid_rows, seed=seed, purpose="valid")
     return Untrained(lambda: build_vae(cfg, codec, seed, records.num_rows), records, ids_NT)
 

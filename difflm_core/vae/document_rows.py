@@ -24,6 +24,10 @@ from difflm_core.vae.batches import RecordShard
 
 # Stands after the end of a document; no token has this id.
 PAD = -1
+# Tokens of a batch, where its documents are not given in number: so many that computing the
+# optimizer's step is a small part of it.
+BATCH_TOKENS = 2048
+MIN_ROWS, MAX_ROWS = 8, 256
 # Batches whose documents are sorted by length before they are dealt out to them.
 SORTED_BATCHES = 8
 
@@ -118,7 +122,7 @@ class DocumentBatches:
         shards: Sequence[RecordShard],
         reader: DocumentReader,
         *,
-        batch_rows: int,
+        batch_rows: int | None,
         seed: int,
     ) -> None:
         """Plan the batches; every shard is read once, since documents that are too long count not.
@@ -126,14 +130,14 @@ class DocumentBatches:
         Args:
             shards: Shards of training documents, each a random part of the corpus.
             reader: Turns them into tokens.
-            batch_rows: Documents in a batch; a shard with fewer is one batch.
+            batch_rows: Documents in a batch; a shard with fewer is one batch. None: as many as have
+                about `BATCH_TOKENS` tokens.
             seed: Seed of the order.
 
         Raises:
             DataError: there are no documents.
         """
         self._reader = reader
-        self.batch_rows = batch_rows
         self.seed = seed
         self.num_too_long = 0
         self._shards: list[RecordShard] = []
@@ -158,6 +162,10 @@ class DocumentBatches:
             )
         self.num_rows = sum(self._rows)
         self.tokens_per_row = num_tokens / self.num_rows
+        if batch_rows is None:
+            rows = round(BATCH_TOKENS / self.tokens_per_row)
+            batch_rows = min(max(MIN_ROWS, rows), MAX_ROWS)
+        self.batch_rows = batch_rows
         self._batches = [max(1, rows // batch_rows) for rows in self._rows]
         self.steps_per_epoch = sum(self._batches)
         self.smallest = min(batch_rows, *self._rows)

@@ -107,10 +107,15 @@ def fingerprint_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_language_model(spec: PretrainedSpec, compute: Compute) -> Any:
+def load_language_model(spec: PretrainedSpec, compute: Compute, *, key: str = "vae.decoder") -> Any:
     """Load a causal language model, with adapters where they are asked for.
 
     Weights that are trained are in float32; others in the precision of `compute`.
+
+    Args:
+        spec: The model.
+        compute: Where it will run.
+        key: The setting that names the model, for messages.
 
     Raises:
         ConfigError: it cannot be had, or what it needs is not installed.
@@ -121,7 +126,7 @@ def load_language_model(spec: PretrainedSpec, compute: Compute) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": _attention(spec, compute)}
     if spec.quantization != "none":
         options["quantization_config"] = _quantization(spec, compute)
-    model = _load(AutoModelForCausalLM, spec, "vae.decoder", options)
+    model = _load(AutoModelForCausalLM, spec, key, options)
     if compute.device.type == "cpu" and spec.attention == "auto":
         model.set_attn_implementation(TIME_MAJOR)
     if spec.training != "full":
@@ -278,8 +283,9 @@ def _with_adapters(model: Any, spec: PretrainedSpec) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise ConfigError(
-            "vae.decoder_training = 'lora': the package peft is not installed here. Install it: "
-            "pip install 'difflm-on-ray[pretrained]'; or set vae.decoder_training=frozen."
+            "Adapters (lora) need the package peft, which is not installed here. Install it: "
+            "pip install 'difflm-on-ray[pretrained]'; or train without them "
+            "(vae.decoder_training=frozen)."
         ) from None
     config = LoraConfig(
         r=spec.lora_rank,

@@ -35,8 +35,10 @@ _SET_PROBLEMS = frozenset(
 )
 # Problems whose answers only matter as true or false.
 _TRUTH_PROBLEMS = frozenset({"check_str", "text_match_three", "text_starta_endb"})
-# A completion ends where the next piece of a text begins.
-_NEXT_PIECE = re.compile(r"\n(?=def |class |if __name__|print\(|assert |import |from |@|#|```|\S)")
+# A function that goes on from a prompt ends with the first line at the margin; a program where its
+# tests, or another text, begin. What comes before a text is taken for a line's end.
+_END_OF_FUNCTION = re.compile(r"\n(?=\S)|```")
+_END_OF_PROGRAM = re.compile(r'\n(?="""|assert |print\(|if __name__)|```')
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,18 @@ def program_of(problem: Problem, solution: str) -> str:
     """The program that tests a solution."""
     before = problem.prompt if problem.completes else ""
     return f"{before}{solution}\n{problem.tests}\n"
+
+
+def end_of_solution(problem: Problem) -> re.Pattern[str]:
+    """What ends a solution in the text that a language model writes behind the prompt."""
+    return _END_OF_FUNCTION if problem.completes else _END_OF_PROGRAM
+
+
+def trim_solution(problem: Problem, text: str) -> str:
+    """The solution at the beginning of what a language model wrote behind the prompt."""
+    found = end_of_solution(problem).search("\n" + text)
+    kept = text if found is None else text[: max(0, found.start() - 1)]
+    return kept.rstrip() + "\n"
 
 
 def read_problems(uri: str) -> list[Problem]:
@@ -243,17 +257,3 @@ def _compare(candidate):
 
 _compare({entry})
 """
-
-
-def trim_completion(text: str) -> str:
-    """Cut a completion where its function ends and the next piece of a text begins.
-
-    Args:
-        text: What a language model wrote behind a prompt that ends inside a function.
-    """
-    text = text.partition("```")[0]
-    found = _NEXT_PIECE.search("\n" + text if not text.startswith("\n") else text)
-    if found is None:
-        return text.rstrip() + "\n"
-    cut = found.start() if text.startswith("\n") else found.start() - 1
-    return text[: max(0, cut)].rstrip() + "\n"

@@ -17,7 +17,7 @@ from difflm_core.evaluation.execution.pass_at_k import (
 from difflm_core.evaluation.execution.problems import (
     program_of,
     read_problems,
-    trim_completion,
+    trim_solution,
 )
 from difflm_core.sandbox import Limits
 from difflm_core.sandbox.confinement import missing_features
@@ -120,11 +120,22 @@ def test_what_is_no_set_is_refused(tmp_path):
         ("    if x:\n        return 1\n    return 2\nif __name__ == 'x': y", None),
         ("    return 1\n```\nmore", "    return 1\n"),
         ("\n    return 1\n# a comment", "\n    return 1\n"),
+        ("return 1", "\n"),
     ],
 )
-def test_a_completion_is_cut_where_its_function_ends(text, kept):
+def test_a_function_is_cut_where_it_ends(tmp_path, text, kept):
+    (problem,) = read_problems(written(tmp_path / "a.jsonl", HUMANEVAL))
     expected = "    if x:\n        return 1\n    return 2\n" if kept is None else kept
-    assert trim_completion(text) == expected
+    assert trim_solution(problem, text) == expected
+
+
+@pytest.mark.parametrize(
+    "more", ["", "\nassert f(1) == 1", "\nprint(f(1))", '\n"""\nAnother.\n"""', "\n```\nSo"]
+)
+def test_a_program_is_cut_where_its_tests_begin(tmp_path, more):
+    (problem,) = read_problems(written(tmp_path / "a.jsonl", MBPP))
+    text = "import math\n\ndef f(x):\n    return math.floor(x)\n\nx = 1"
+    assert trim_solution(problem, text + more) == text + "\n"
 
 
 # The published sets, where they are at hand: their own solutions must pass. Of MBPP+, one is too
