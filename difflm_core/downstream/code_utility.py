@@ -148,13 +148,16 @@ def num_leaked(problems: Sequence[Problem], texts: Sequence[str]) -> int:
 
 def _corpora(real: Sequence[str], synthetic: Sequence[str], seed: int) -> Mapping[str, list[str]]:
     half = min(len(real), len(synthetic))
-    mixed = _some(real, half, seed, "real") + _some(synthetic, half, seed, "synthetic")
+    mixed = [
+        *_some(real, half, seed, "real"),
+        *_some(synthetic, half, seed, "synthetic"),
+    ]
     return {"none": [], "real": list(real), "synthetic": list(synthetic), "mixed": mixed}
 
 
 def _some(texts: Sequence[str], count: int, seed: int, purpose: str) -> list[str]:
-    order = numpy_generator(seed, "mixed", purpose).permutation(len(texts))
-    return [texts[index] for index in order[:count].tolist()]
+    order = numpy_generator(seed, f"mixed-{purpose}").permutation(len(texts))
+    return [texts[int(index)] for index in order[:count]]
 
 
 def _tune(
