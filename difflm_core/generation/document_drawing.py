@@ -2,8 +2,11 @@
 
 As `drawing.py`, but in blocks: consecutive documents that are decoded as one batch. An attempt is a
 function of the seed, of its block's first document and of its number, so a span gives the same
-documents as its blocks do alone. A document that is rejected (cut off, invalid) is tried again with
-another latent, at most `max_attempts` times.
+documents as its blocks do alone.
+
+A document that is rejected (cut off, invalid) is tried again, at most `max_attempts` times: first
+with its own latent, so that those which are harder to write, such as long ones, do not become rare;
+from the middle on with other latents, since some may be hopeless.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from difflm_core.codec.text import TextCodec
@@ -30,22 +34,28 @@ class DocumentAttempt:
     """A try at the documents that a drawing lacks.
 
     Attributes:
-        num_rows: How many.
         uniform_BT: Decides their tokens.
-        noise_seed: Seed of their latents.
-        first: Index of the first document's latent.
+        noise_seed: Seed of the latents of a block.
+        first: Index of the block's first latent.
+        rows_B: Of the block's latents, those that are wanted.
     """
 
-    num_rows: int
     uniform_BT: Tensor
     noise_seed: int
     first: int
+    rows_B: Tensor
+
+    @property
+    def num_noises(self) -> int:
+        """Latents of the block, up to the last that is wanted."""
+        return int(self.rows_B[-1]) + 1
 
 
 @dataclass
 class _Block:
     begin: int
-    num_missing: int
+    # Documents of the block that are lacking, by their place in it.
+    missing: NDArray[np.int64]
     num_attempts: int = 0
     parts: list[pa.RecordBatch] = field(default_factory=list[pa.RecordBatch])
 
@@ -69,23 +79,23 @@ class DocumentDrawing:
         self._codec = codec
         size = min(BLOCK_ROWS, span.options.batch_rows)
         self._blocks = [
-            _Block(begin, min(size, span.end - begin))
+            _Block(begin, np.arange(min(size, span.end - begin)))
             for begin in range(span.begin, span.end, size)
         ]
 
     @property
     def num_missing(self) -> int:
         """Documents still lacking."""
-        return sum(block.num_missing for block in self._blocks)
+        return sum(len(block.missing) for block in self._blocks)
 
     @property
     def next_rows(self) -> int:
         """How many documents the next attempt draws."""
-        return self._current.num_missing if self.num_missing else 0
+        return len(self._current.missing) if self.num_missing else 0
 
     @property
     def _current(self) -> _Block:
-        return next(block for block in self._blocks if block.num_missing)
+        return next(block for block in self._blocks if len(block.missing))
 
     def check_attempts(self) -> None:
         """Check that there may be another attempt.
@@ -98,7 +108,7 @@ class DocumentDrawing:
             return
         worst = ", ".join(f"{why} ({n})" for (_, why), n in self.rejections.most_common(3))
         raise StageError(
-            f"{block.num_missing} documents were rejected {block.num_attempts} times each "
+            f"{len(block.missing)} documents were rejected {block.num_attempts} times each "
             f"({worst}). Train longer, lower the temperature, raise codec.max_document_tokens "
             "if documents are cut off, or raise max_attempts."
         )
@@ -110,14 +120,13 @@ class DocumentDrawing:
         block.num_attempts += 1
         place = (block.begin, number)
         uniform = numpy_generator(options.seed, "documents", *place)
-        shape = (block.num_missing, self._codec.options.max_tokens)
-        # A first attempt takes the corpus's latents; what was rejected, others.
-        latent = () if number == 0 else place
+        shape = (len(block.missing), self._codec.options.max_tokens)
+        own = number < max(1, options.max_attempts // 2)
         return DocumentAttempt(
-            num_rows=block.num_missing,
             uniform_BT=torch.from_numpy(uniform.random(shape, dtype=np.float32)),
-            noise_seed=seed_of(options.seed, "latents", *latent),
-            first=block.begin if number == 0 else 0,
+            noise_seed=seed_of(options.seed, "latents", *(() if own else place)),
+            first=block.begin if own else 0,
+            rows_B=torch.from_numpy(block.missing),
         )
 
     def take(self, written: list[list[int]]) -> None:
@@ -128,7 +137,7 @@ class DocumentDrawing:
         decoded = self._codec.decode(written)
         self.rejections.update(decoded.rejections)
         block.parts.append(decoded.records)
-        block.num_missing -= decoded.records.num_rows
+        block.missing = block.missing[~decoded.valid]
 
     def records(self) -> pa.RecordBatch:
         """All documents of the span, once none is missing."""

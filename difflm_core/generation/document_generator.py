@@ -47,9 +47,9 @@ class DocumentGenerator(SpanGenerator):
         constraint = self.codec.constraint
         for drawing in drawings:
             attempt = drawing.next_attempt()
-            noise = self.latents.noise(
-                attempt.num_rows, seed=attempt.noise_seed, first=attempt.first
-            )
+            noise_BD = self.latents.noise(
+                attempt.num_noises, seed=attempt.noise_seed, first=attempt.first
+            )[attempt.rows_B]
             options = drawing.span.options
             sampling = DocumentSampling(
                 max_tokens=self.codec.options.max_tokens,
@@ -59,10 +59,10 @@ class DocumentGenerator(SpanGenerator):
             )
             written = decode_documents(
                 self.vae.decoder,
-                self.latents.latents(noise),
+                self.latents.latents(noise_BD),
                 attempt.uniform_BT,
                 sampling,
-                rows=constraint.start(attempt.num_rows) if constraint else None,
+                rows=constraint.start(len(attempt.rows_B)) if constraint else None,
                 between_steps=between_slots,
             )
             drawing.take(written)

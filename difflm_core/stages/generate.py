@@ -120,4 +120,4 @@ class _Generate:
         return generate_shard
 
 
-STAGE = Stage(generate, version=3)
+STAGE = Stage(generate, version=4)

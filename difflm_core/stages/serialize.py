@@ -164,4 +164,4 @@ def _sources(cfg: SerializeConfig) -> list[str]:
     return [uri for uri in (cfg.data.source, cfg.data.test_source, cfg.data.schema_path) if uri]
 
 
-STAGE = Stage(serialize, version=2, sources=_sources)
+STAGE = Stage(serialize, version=3, sources=_sources)
