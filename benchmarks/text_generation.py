@@ -32,7 +32,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from difflm_core.codec.constraint import ConstrainedRows, Constraint
+from difflm_core.codec.constraint import ConstrainedRows, Constraint, json_grammar
 from difflm_core.codec.text_tokenizer import END, train_tokenizer
 from difflm_core.data.document_profile import DocumentProfile
 from difflm_core.data.documents import open_documents
@@ -118,7 +118,7 @@ class Corpus:
         tokenizer = Tokenizer.from_str(json.dumps(spelled))
         if tokenizer.get_vocab_size() != vocab_size:
             raise SystemExit(f"{tokenizer.get_vocab_size()} tokens, expected {vocab_size}")
-        return Constraint(self.json_schema, tokenizer, end=tokenizer.token_to_id(END))
+        return Constraint(json_grammar(self.json_schema), tokenizer, end=tokenizer.token_to_id(END))
 
 
 def pieces(texts: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""Which tokens a JSON Schema allows next, for batches of documents that are being written.
+"""Which tokens a grammar allows next, for batches of documents that are being written.
 
-The schema becomes a grammar of canonical documents (llguidance): no blanks between tokens, keys in
-the order of `properties`, strings in the spelling that `json.dumps` gives them. What no grammar of
-that kind can say is checked afterwards (`document_checks.py`): that no key stands twice in a map.
+A JSON Schema becomes a grammar of canonical documents (llguidance): no blanks between tokens, keys
+in the order of `properties`, strings in the spelling that `json.dumps` gives them. Code has a
+grammar of Python (`python_grammar.py`). What no grammar of that kind can say is checked afterwards
+(`document_checks.py`), such as that no key stands twice in a map.
 
 Shape legend: B batch, V vocabulary.
 """
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from llguidance import numpy as bitmasks
 from tokenizers import Tokenizer
 
+from difflm_core.codec.python_grammar import python_grammar
 from difflm_core.data.json_schema import DECIMALS_KEY
 from difflm_core.errors import ConfigError, SchemaError
 
@@ -41,29 +43,29 @@ MAX_NUMBER, MIN_FRACTION = 1e15, 1e-6
 
 
 class Constraint:
-    """A JSON Schema compiled for a tokenizer; may be used by several threads."""
+    """A grammar compiled for a tokenizer; may be used by several threads."""
 
-    def __init__(self, json_schema: Mapping[str, Any], tokenizer: Tokenizer, *, end: int) -> None:
-        """Compile a schema.
+    def __init__(self, grammar: str, tokenizer: Tokenizer, *, end: int) -> None:
+        """Compile a grammar.
 
         Args:
-            json_schema: Draft 2020-12.
+            grammar: In llguidance's form, such as `json_grammar` and `code_grammar` give.
             tokenizer: Its tokens are what documents are made of.
             end: Token id that ends a document.
 
         Raises:
-            SchemaError: the schema has something that cannot be enforced while writing.
+            SchemaError: the grammar is too large.
             ConfigError: it is not known which bytes the tokenizer's tokens stand for.
         """
         self.vocab_size = tokenizer.get_vocab_size()
         self.end = end
-        self._grammar = grammar_of(json_schema)
+        self._grammar = grammar
         try:
             known = llguidance.LLTokenizer(tokenizer.to_str(), eos_token=end)
         except ValueError as error:
             raise ConfigError(
-                "codec.tokenizer cannot be used with a JSON Schema: it is not known which bytes "
-                f"its tokens stand for ({error}). Expected a byte-level BPE, or a tokenizer with "
+                "codec.tokenizer cannot be used with a grammar: it is not known which bytes its "
+                f"tokens stand for ({error}). Expected a byte-level BPE, or a tokenizer with "
                 "bytes to fall back on; choose another model, or train one (codec.tokenizer null)."
             ) from None
         self._tokenizer = known.with_slices(llguidance.LLTokenizer.json_slices())
@@ -129,7 +131,7 @@ class ConstrainedRows:
         self._matchers = [self._matchers[row] for row in index_B.tolist()]
 
 
-def grammar_of(json_schema: Mapping[str, Any]) -> str:
+def json_grammar(json_schema: Mapping[str, Any]) -> str:
     """The grammar of the canonical documents of a schema.
 
     Raises:
@@ -141,6 +143,11 @@ def grammar_of(json_schema: Mapping[str, Any]) -> str:
     if problem:
         raise SchemaError(_explain(problem))
     return grammar
+
+
+def code_grammar() -> str:
+    """The grammar of Python source text."""
+    return llguidance.LLMatcher.grammar_from_lark(python_grammar())
 
 
 def _enforced(schema: Any) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,20 +27,26 @@ from difflm_core.codec.base import (
     require_version,
     write_codec_json,
 )
-from difflm_core.codec.constraint import Constraint
+from difflm_core.codec.constraint import Constraint, code_grammar, json_grammar
 from difflm_core.codec.document_checks import CodeRules, DocumentCheck, document_check
 from difflm_core.codec.text_tokenizer import END, TokenizerSource, train_tokenizer
 from difflm_core.data.document_form import canonical_code
 from difflm_core.data.identifiers import IdentifierPattern
 from difflm_core.data.json_schema import canonical_document
 from difflm_core.data.schema import ColumnKind, DataKind, Schema
-from difflm_core.errors import DataError
+from difflm_core.errors import ConfigError, DataError
 
-TEXT_CODEC_FORMAT_VERSION = 1
+TEXT_CODEC_FORMAT_VERSION = 2
 _TOKENIZER_JSON = "tokenizer.json"
 # Texts in Python's own form are many times larger than in Arrow's: few are held at a time.
 TEXTS_AT_ONCE = 2048
+# Code is written within the grammar of Python where so large a share of a sample of the documents
+# fits it: others are indented by tabs, or are Python of another kind.
+GRAMMAR_SHARE, GRAMMAR_SAMPLE = 0.95, 512
+# What becomes so many times longer than the longest of a sample of the documents has lost its way.
+LOST_LENGTH = 1.5
 Ids = npt.NDArray[np.int32]
+CodeGrammar = Literal["auto", "none"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,16 @@ class TextCodecOptions:
     Attributes:
         vocab_size: Vocabulary of a tokenizer that is trained on the corpus, in tokens.
         max_tokens: Longest document, its end included, in tokens; longer ones are left out of the
-            training, and generation ends there.
+            training.
         code_rules: What generated code must be, beside Python that parses.
+        code_grammar: Whether code is written within a grammar of Python: where most of the corpus
+            fits it, or never.
     """
 
     vocab_size: int = 2048
     max_tokens: int = 512
     code_rules: CodeRules = "parse"
+    code_grammar: CodeGrammar = "auto"
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,8 @@ class TextCodec:
         source: Pretrained model whose tokenizer it is; None: trained on the corpus.
         options: Sizes and checks.
         tokens_per_record: Tokens of a document, on average.
+        max_written: Longest document that is written, in tokens.
+        fits_grammar: Whether the corpus is written in Python as the grammar knows it.
     """
 
     # Documents have no identifiers, and no residuals beside their tokens (see `RecordCodec`).
@@ -124,6 +135,8 @@ class TextCodec:
         self.options = options
         self.source = source
         self.tokens_per_record = 0.0
+        self.max_written = options.max_tokens
+        self.fits_grammar = False
 
     @classmethod
     def fit(
@@ -159,6 +172,9 @@ class TextCodec:
                 "codec.max_document_tokens, or take shorter documents (data.field selects a part)."
             )
         codec.tokens_per_record = round(float(found.lengths.mean()), 1)
+        longest = round(LOST_LENGTH * int(found.lengths.max()))
+        codec.max_written = min(options.max_tokens, longest)
+        codec.fits_grammar = codec._fits_grammar(found)
         # What no grammar can be made of is refused here, before anything is trained on it.
         _ = codec.constraint
         return codec
@@ -234,16 +250,29 @@ class TextCodec:
 
     @cached_property
     def constraint(self) -> Constraint | None:
-        """What the schema allows while a document is written; None: anything, as in code."""
+        """What is allowed while a document is written; None: anything."""
         column = self.schema.columns[0]
-        if column.kind is ColumnKind.CODE:
+        if column.kind is not ColumnKind.CODE:
+            return Constraint(json_grammar(column.json_schema or {}), self.tokenizer, end=self.end)
+        if self.options.code_grammar == "none" or not self.fits_grammar:
             return None
-        return Constraint(column.json_schema or {}, self.tokenizer, end=self.end)
+        return Constraint(code_grammar(), self.tokenizer, end=self.end)
+
+    def _fits_grammar(self, documents: DocumentTokens) -> bool:
+        """Whether most of the code is Python as the grammar knows it."""
+        if self.schema.data_kind is not DataKind.CODE:
+            return False
+        try:
+            grammar = Constraint(code_grammar(), self.tokenizer, end=self.end)
+        except ConfigError:  # a pretrained tokenizer whose tokens are no bytes
+            return False
+        rows = np.split(documents.values, documents.offsets[1:-1])[:GRAMMAR_SAMPLE]
+        return sum(grammar.accepts(row[:-1].tolist()) for row in rows) >= GRAMMAR_SHARE * len(rows)
 
     @property
     def cut_off(self) -> str:
         """Reason of a document that did not end in time."""
-        return f"no end within {self.options.max_tokens} tokens"
+        return f"no end within {self.max_written} tokens"
 
     def with_identifiers(self, records: pa.RecordBatch, *, start: int, seed: int) -> pa.RecordBatch:
         """The records as they are: documents have no identifiers."""
@@ -258,6 +287,8 @@ class TextCodec:
             "schema": self.schema.model_dump(mode="json"),
             "end": self.end,
             "tokens_per_record": self.tokens_per_record,
+            "max_written": self.max_written,
+            "fits_grammar": self.fits_grammar,
             "options": asdict(self.options),
             "source": None if self.source is None else asdict(self.source),
         }
@@ -281,6 +312,8 @@ class TextCodec:
             source=TokenizerSource(**document["source"]) if document["source"] else None,
         )
         codec.tokens_per_record = document["tokens_per_record"]
+        codec.max_written = document["max_written"]
+        codec.fits_grammar = document["fits_grammar"]
         return codec
 
 

@@ -131,6 +131,11 @@ class CodecConfig(Section):
         description="What generated code must be: parse: Python that parses; names: also without "
         "undefined names (pyflakes). What is not is made again, and counted.",
     )
+    code_grammar: Literal["auto", "none"] = Field(
+        default="auto",
+        description="auto: code is written within a grammar of Python, where nearly all of the "
+        "corpus fits it (indented by four blanks, without `match`); none: freely.",
+    )
     fit_rows: int = Field(
         default=262_144,
         ge=1,

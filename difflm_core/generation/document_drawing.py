@@ -120,7 +120,7 @@ class DocumentDrawing:
         block.num_attempts += 1
         place = (block.begin, number)
         uniform = numpy_generator(options.seed, "documents", *place)
-        shape = (len(block.missing), self._codec.options.max_tokens)
+        shape = (len(block.missing), self._codec.max_written)
         own = number < max(1, options.max_attempts // 2)
         return DocumentAttempt(
             uniform_BT=torch.from_numpy(uniform.random(shape, dtype=np.float32)),

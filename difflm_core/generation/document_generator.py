@@ -52,7 +52,7 @@ class DocumentGenerator(SpanGenerator):
             )[attempt.rows_B]
             options = drawing.span.options
             sampling = DocumentSampling(
-                max_tokens=self.codec.options.max_tokens,
+                max_tokens=self.codec.max_written,
                 end=(self.codec.end,),
                 temperature=options.temperature,
                 top_p=options.top_p,

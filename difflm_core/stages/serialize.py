@@ -99,7 +99,9 @@ def _fit_codec(cfg: CodecConfig, schema: Schema, sample: pa.Table, values: pa.Ta
 
     if schema.data_kind is not DataKind.TABLE:
         source = TokenizerSource(cfg.tokenizer, cfg.tokenizer_revision) if cfg.tokenizer else None
-        options = TextCodecOptions(cfg.document_vocab_size, cfg.max_document_tokens, cfg.code_rules)
+        options = TextCodecOptions(
+            cfg.document_vocab_size, cfg.max_document_tokens, cfg.code_rules, cfg.code_grammar
+        )
         return TextCodec.fit(schema, sample, options, source)
     options = CodecOptions(
         digit_base=cfg.digit_base,

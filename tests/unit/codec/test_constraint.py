@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from difflm_core.codec.constraint import Constraint
+from difflm_core.codec.constraint import Constraint, json_grammar
 from difflm_core.codec.document_checks import DUPLICATE_KEY, json_check
 from difflm_core.codec.text_tokenizer import END, train_tokenizer
 from difflm_core.data.json_schema import canonical_document, schema_of
@@ -88,7 +88,7 @@ def written(constraint, count, max_tokens=200, seed=0):
 def test_what_is_drawn_is_valid(name):
     schema = SCHEMAS[name]
     tokenizer = tokenizer_for(schema)
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
     ended = [row for row in written(constraint, 40) if row[-1] == constraint.end]
     assert len(ended) >= 10
@@ -102,7 +102,7 @@ def test_what_is_drawn_is_valid(name):
 def test_only_whole_documents_are_accepted():
     schema = SCHEMAS["tools"]
     tokenizer = tokenizer_for(schema)
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     text = canonical_document(TOOLS[0], schema)
     encode = lambda value: tokenizer.encode(value, add_special_tokens=False).ids  # noqa: E731
     assert constraint.accepts(encode(text))
@@ -115,7 +115,7 @@ def test_only_whole_documents_are_accepted():
 def test_after_the_end_only_the_end_is_allowed():
     schema = {"type": "boolean"}
     tokenizer = tokenizer_for(schema)
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     rows = constraint.start(1)
     for token in tokenizer.encode("true", add_special_tokens=False).ids:
         rows.accept(np.array([token]))
@@ -125,7 +125,7 @@ def test_after_the_end_only_the_end_is_allowed():
 def test_rows_are_selected():
     schema = SCHEMAS["texts"]
     tokenizer = tokenizer_for(schema)
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     rows = constraint.start(3)
     start = tokenizer.encode('{"a":"', add_special_tokens=False).ids
     for token in start:
@@ -149,7 +149,7 @@ def test_tokenizers_of_other_kinds_are_understood():
         "required": ["a"],
         "additionalProperties": False,
     }
-    constraint = Constraint(schema, tokenizer, end=vocab["</s>"])
+    constraint = Constraint(json_grammar(schema), tokenizer, end=vocab["</s>"])
     for row in written(constraint, 10, max_tokens=40):
         text = tokenizer.decode([i for i in row if i != constraint.end])
         assert text in ('{"a":true}', '{"a":false}')
@@ -158,20 +158,20 @@ def test_tokenizers_of_other_kinds_are_understood():
 def test_a_schema_that_cannot_be_enforced_is_refused():
     schema = {"type": "object", "propertyNames": {"maxLength": 3}}
     with pytest.raises(SchemaError, match="propertyNames"):
-        Constraint(schema, tokenizer_for({}), end=0)
+        Constraint(json_grammar(schema), tokenizer_for({}), end=0)
 
 
 def test_a_tokenizer_whose_bytes_are_unknown_is_refused():
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "</s>": 1}, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
-    with pytest.raises(ConfigError, match=r"codec\.tokenizer cannot be used with a JSON Schema"):
-        Constraint({"type": "boolean"}, tokenizer, end=1)
+    with pytest.raises(ConfigError, match=r"codec\.tokenizer cannot be used with a grammar"):
+        Constraint(json_grammar({"type": "boolean"}), tokenizer, end=1)
 
 
 def test_very_long_texts_are_left_to_the_check():
     schema = {"type": "string", "maxLength": 6000}
     tokenizer = tokenizer_for(schema)
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     text = json.dumps("x" * 6001)
     assert constraint.accepts(tokenizer.encode(text, add_special_tokens=False).ids)
     assert json_check(schema)(text) == "breaks the schema (maxLength)"
@@ -182,7 +182,7 @@ def test_threads_do_not_disturb_each_other():
 
     schema = SCHEMAS["tools"]
     tokenizer = tokenizer_for(schema)
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     alone = [written(constraint, 4, seed=seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda seed: written(constraint, 4, seed=seed), range(4)))

@@ -127,7 +127,8 @@ def test_a_document_that_does_not_end_is_rejected():
     ids = codec.tokenizer.encode(table.column(0)[0].as_py()).ids
     decoded = codec.decode([ids, [*ids, codec.end], []])
     assert decoded.valid.tolist() == [False, True, False]
-    assert dict(decoded.rejections) == {("document", "no end within 200 tokens"): 2}
+    reason = f"no end within {codec.max_written} tokens"
+    assert dict(decoded.rejections) == {("document", reason): 2}
 
 
 def test_what_is_generated_takes_its_canonical_form():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from difflm_core.codec.constraint import Constraint
+from difflm_core.codec.constraint import Constraint, json_grammar
 from difflm_core.codec.text_tokenizer import END, train_tokenizer
 from difflm_core.data.document_profile import MAX_KEYS, DocumentProfile, num_decimals
 from difflm_core.data.json_schema import (
@@ -75,7 +75,7 @@ def assert_sentences(documents):
     validator = Draft202012Validator(schema)
     texts = [canonical_document(document, schema) for document in documents]
     tokenizer = train_tokenizer([texts], schema, vocab_size=300)
-    constraint = Constraint(schema, tokenizer, end=tokenizer.token_to_id(END))
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     for document, text in zip(documents, texts, strict=True):
         assert validator.is_valid(document)
         assert json.loads(text) == document
