@@ -65,7 +65,7 @@ SETTINGS = {
         "latent_dim": 4,
         "num_prompts": 2,
         "batch_rows": 8,
-        "max_tokens": 90_000,
+        "max_tokens": 60_000,
         "evaluate_every_steps": 40,
         "valid_rows": 16,
     },

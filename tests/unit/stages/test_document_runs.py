@@ -19,7 +19,9 @@ from tests.documents import documents_config, make_tools, write_lines
 @pytest.fixture(scope="module")
 def json_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("json")
-    config = documents_config(folder, data={"target": "category"})
+    # Wide enough, and for long enough, to learn how values hang together.
+    vae = {"width": 64, "max_tokens": 150_000}
+    config = documents_config(folder, data={"target": "category"}, vae=vae)
     run_pipeline(config)
     return folder / "run"
 
