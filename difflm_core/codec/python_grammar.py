@@ -7,7 +7,9 @@ twice, the parser finds afterwards.
 
 The notation is llguidance's dialect of Lark. Terminals take the blanks around them along: inside
 brackets these may be line breaks and comments, outside they may not. So what stands in expressions
-is there twice, with the suffixes `_o` (outside) and `_i` (inside).
+is there twice, with the suffixes `_o` (outside) and `_i` (inside). The longest terminal wins and is
+not taken back, so blanks before a word are a terminal of their own: else those that begin ` for`
+would be lost where an `f"` comes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ _KEYWORDS = (
 _OPERATORS = r"\*\*|\*|\/\/|\/|%|@|\+|-|<<|>>|&|\^|\||<=|>=|==|!=|<|>"
 _BLANKS = {"o": r"( |\\\n)", "i": r"([ \n]|#[^\n]*\n)"}
 
-_TERMINALS = rf"""
+_WHOLE = rf"""
+start: LEAD? statement_0 (LINE_0 statement_0)* REST?
+LEAD: /( *(#[^\n]*)?\n)+/
+REST: /( *#[^\n]*)?(\n *(#[^\n]*)?)*/
 NAME: /[A-Za-z_\x80-\u{{10ffff}}][A-Za-z0-9_\x80-\u{{10ffff}}]*/ & ~/({_KEYWORDS})/
 CONSTANT: /True|False|None|\.\.\./
 NUMBER: /(0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+)/
@@ -36,7 +41,6 @@ LONG_TEXT: /([rRuUfFbB]|[rR][bBfF]|[bBfF][rR])?"{{3}}("{{0,2}}([^"\\]|\\(.|\n)))
   | /([rRuUfFbB]|[rR][bBfF]|[bBfF][rR])?'{{3}}('{{0,2}}([^'\\]|\\(.|\n)))*'{{3}}/
 UNARY: /not +|[\-+~] ?/
 DOT: /\./
-LEAD: /( *(#[^\n]*)?\n)+/
 AUGMENTED: / *(\+|-|\*|\/|%|@|&|\||\^|\/\/|>>|<<|\*\*)= */
 ASSIGN: / *= */
 ARROW: / *-> */
@@ -44,6 +48,7 @@ SEMICOLON: / *; */
 AS: / +as +/
 COLON_LINE: / *: */
 DOTS: /\.+/
+DECORATOR: /@ */
 """
 
 _EXPRESSIONS = r"""
@@ -113,24 +118,21 @@ alias: AS NAME
 """
 
 # A line ends with its comment; blank and commented lines follow; then the indentation.
+_LINE = r"LINE_@: /( *#[^\n]*)?(\n *(#[^\n]*)?)*\n {%indent%}/"
 _BLOCKS = r"""
-LINE_@: /( *#[^\n]*)?(\n *(#[^\n]*)?)*\n {%indent%}/
 statement_@: line | compound_@
 compound_@: /if +/ expr_o suite_@ (LINE_@ /elif +/ expr_o suite_@)* else_@?
   | /while +/ expr_o suite_@ else_@?
   | /(async +)?for +/ targets_o BETWEEN_O "in" BETWEEN_O several_o suite_@ else_@?
   | /try/ suite_@ ((LINE_@ handler suite_@)+ else_@? finally_@? | finally_@)
   | /(async +)?with +/ contexts suite_@
-  | (/@ */ expr_o LINE_@)* (function suite_@ | /class +/ NAME called? suite_@)
+  | (DECORATOR expr_o LINE_@)* (function suite_@ | /class +/ NAME called? suite_@)
 else_@: LINE_@ /else/ suite_@
 finally_@: LINE_@ /finally/ suite_@
 suite_@: COLON_LINE (line | block_@)
 block_@: LINE_% statement_% (LINE_% statement_%)*
 """
-_LAST_BLOCK = r"""
-LINE_@: /( *#[^\n]*)?(\n *(#[^\n]*)?)*\n {%indent%}/
-statement_@: line
-"""
+_LAST_BLOCK = "statement_@: line"
 _HEADS = r"""
 handler: "except" (BETWEEN_O? /\*/)? (BETWEEN_O? expr_o (BETWEEN_O "as" BETWEEN_O NAME)?)?
 contexts: context (COMMA_O context)*
@@ -143,18 +145,14 @@ function: /(async +)?def +/ NAME /%outer%*[(]%inner%*/ parameters? /%inner%*[)]/
 
 def python_grammar() -> str:
     """The grammar, in llguidance's dialect of Lark."""
-    parts = ["start: LEAD? statement_0 (LINE_0 statement_0)* LEAD_END?", _TERMINALS]
-    parts.append(r"LEAD_END: /( *#[^\n]*)?(\n *(#[^\n]*)?)*/")
+    parts = [_WHOLE, _ENCLOSED, _SIMPLE, _HEADS]
     for place, blank in _BLANKS.items():
         rules = re.sub(r"\b([A-Z]+)_@", rf"\1_{place.upper()}", _EXPRESSIONS)
         parts.append(rules.replace("@", place).replace("%blank%", blank))
-    parts += [_ENCLOSED, _SIMPLE, _HEADS]
     for depth in range(MAX_DEPTH):
         block = _BLOCKS if depth < MAX_DEPTH - 1 else _LAST_BLOCK
-        block = block.replace("/@ */", "/\x00 */").replace("@", str(depth)).replace("\x00", "@")
-        block = block.replace("LINE_%", f"LINE_{depth + 1}")
-        block = block.replace("statement_%", f"statement_{depth + 1}")
-        parts.append(block.replace("%indent%", str(4 * depth)))
+        block = re.sub(r"(LINE|statement)_%", rf"\1_{depth + 1}", f"{_LINE}\n{block}")
+        parts.append(block.replace("@", str(depth)).replace("%indent%", str(4 * depth)))
     text = "\n".join(parts)
     text = text.replace("%operators%", _OPERATORS)
     return text.replace("%outer%", _BLANKS["o"]).replace("%inner%", _BLANKS["i"])
