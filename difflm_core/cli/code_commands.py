@@ -10,7 +10,6 @@ import typer
 
 from difflm_core.cli.console import start_output
 from difflm_core.cli.corpora import read_corpus
-from difflm_core.data.schema import DataKind
 from difflm_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -153,6 +152,7 @@ def utility(
     of their own solutions still show what it has learned.
     """
     from difflm_core import storage
+    from difflm_core.data.schema import DataKind
     from difflm_core.device import choose_compute
     from difflm_core.downstream.code_model import TuningOptions, WritingOptions
     from difflm_core.downstream.code_utility import UtilityOptions, measure_code_utility

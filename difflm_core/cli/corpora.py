@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from difflm_core.data.schema import DataKind
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from difflm_core.data.schema import DataKind
 
 
 def read_corpus(uri: str, kind: DataKind, field: str | None = None) -> list[str]:

@@ -10,7 +10,6 @@ import typer
 
 from difflm_core.cli.console import start_output
 from difflm_core.cli.corpora import read_corpus
-from difflm_core.data.schema import DataKind
 from difflm_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -128,6 +127,8 @@ def _open_judge(
 
 
 def _read_tools(uri: str) -> list[Any]:
+    from difflm_core.data.schema import DataKind
+
     return [json.loads(text) for text in read_corpus(uri, DataKind.JSON)]
 
 
