@@ -2,8 +2,9 @@
 
 The library's fused kernel works through batch and heads one by one, which is slow for a single
 query. With keys and values laid out time-major, [t, B, H, K], the same sums run over contiguous
-memory: about three times faster at the sizes of a record. A cache hands them over with a leading
-dimension of one ([1, t, B, H, K]); anything else goes to the fused kernel.
+memory: about three times faster at the sizes of a record. From some positions on, as in documents,
+the fused kernel is the faster one again, also on that layout. A cache hands keys and values over
+with a leading dimension of one ([1, t, B, H, K]); anything else goes to the fused kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 TIME_MAJOR = "time_major"
+# Positions from which the fused kernel is faster: 365 us instead of 565 at 32 positions of 64 rows,
+# 4 heads and 64 dimensions, 1,135 instead of 2,517 at 136; at 4 positions, 170 instead of 35.
+FUSED_POSITIONS = 32
 
 
 class TimeMajorLayer(DynamicLayer):
@@ -36,8 +40,11 @@ class TimeMajorLayer(DynamicLayer):
         if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
             batch, heads, _, width = key_states.shape
-            self.keys = key_states.new_empty(self.length, batch, heads, width)
-            self.values = value_states.new_empty(self.length, batch, heads, width)
+            # One type for both, which the fused kernel asks for; keys that were rotated are wider.
+            shared = torch.promote_types(key_states.dtype, value_states.dtype)
+            shape = (self.length, batch, heads, width)
+            self.keys = key_states.new_empty(shape, dtype=shared)
+            self.values = value_states.new_empty(shape, dtype=shared)
         end = self.used + key_states.shape[2]
         if end > self.length:
             self._grow(max(end, 2 * self.length))
@@ -106,6 +113,17 @@ def time_major_attention(
     keys, values = key[0], value[0]
     length, num_queries = keys.shape[0], query.shape[2]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if num_queries == 1 and length >= FUSED_POSITIONS and query.dtype == keys.dtype:
+        with torch.autocast(query.device.type, enabled=False):
+            seen_BH1K = torch.nn.functional.scaled_dot_product_attention(
+                query,
+                keys.permute(1, 2, 0, 3),
+                values.permute(1, 2, 0, 3),
+                attn_mask=None if attention_mask is None else attention_mask[..., :length],
+                scale=scale,
+                enable_gqa=query.shape[1] != keys.shape[2],
+            )
+        return seen_BH1K.transpose(1, 2), None
     outputs: list[Tensor] = []
     for n in range(num_queries):
         visible = length - num_queries + n + 1
