@@ -84,7 +84,9 @@ def test_waiting_rows_share_a_batch_within_its_size(generator, monkeypatch):
     # What the first lacked after its batch may be in this one.
     assert 50 + 30 + 10 + 4 <= others[0].result().shared_rows <= 100
     assert others[0].result().shared_rows == others[5].result().shared_rows
-    # With what the others lacked, if it fits; never with those that fill a batch.
+    # Neither 60 nor 100 more rows fit into it. Later the 60 may stand beside up to 40 rows that
+    # the others lacked; the 100 fill a batch.
+    assert set(slow.batches[1]) - {5} == {50, 30, 10, 4}
     assert 60 <= others[3].result().shared_rows <= 100
     assert others[4].result().shared_rows == 100
     engine.close()
