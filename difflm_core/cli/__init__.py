@@ -89,7 +89,7 @@ def build_app() -> typer.Typer:
         argv = stage.argv("run.yaml", dict.fromkeys(stage.inputs, "URI"), "URI")
         example = " ".join(["difflm", *argv])
         add_command(app, stage_command(stage), example, name=stage.name, panel=STAGE_PANEL)
-    code = command_group("Judge generated code by running it.")
+    code = command_group("Judge generated code by running it, and by what it teaches.")
     add_command(
         code,
         check,
@@ -101,7 +101,8 @@ def build_app() -> typer.Typer:
         utility,
         "difflm code utility HumanEval.jsonl.gz --model models/small --real src/ "
         "--synthetic runs/code",
-        "difflm code utility mbpp.jsonl --model models/small --tuned lora -k 1,10 --seeds 3 ...",
+        "difflm code utility mbpp.jsonl --model models/small --tuned lora -k 1,10 --real code.jsonl "
+        "--synthetic made.parquet",
     )
     app.add_typer(code, name="code")
     tools = command_group("Descriptions of tools in the forms of several collections.")

@@ -1,10 +1,9 @@
-"""Commands that judge generated code by running it."""
+"""Commands that judge generated code by running it, and by what it teaches."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,21 +15,26 @@ if TYPE_CHECKING:
     from difflm_core.downstream.code_utility import CorpusUtility
     from difflm_core.sandbox import Limits
 
-_PROBLEMS = "HumanEval, HumanEval+, MBPP or MBPP+: a .jsonl file, or .gz."
-
-
-class TunedPart(StrEnum):
-    """What of a model is fine-tuned."""
-
-    FULL = "full"
-    LORA = "lora"
+# What both commands are told about problems, and about running programs.
+Problems = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROBLEMS", help="HumanEval, HumanEval+, MBPP or MBPP+: a .jsonl file, or .gz."
+    ),
+]
+Ks = Annotated[str, typer.Option("-k", metavar="K,K,...", help="For which k.")]
+WallSeconds = Annotated[float, typer.Option(min=0.1, help="Time for each program, in seconds.")]
+NumWorkers = Annotated[
+    int | None, typer.Option(min=1, help="Programs at a time; all cores by default.")
+]
+Packages = Annotated[
+    bool, typer.Option("--packages", help="Let programs import what is installed here.")
+]
+TunedPart = Literal["full", "lora"]
 
 
 def check(
-    problems: Annotated[
-        str,
-        typer.Argument(metavar="PROBLEMS", help=_PROBLEMS),
-    ],
+    problems: Problems,
     solutions: Annotated[
         str | None,
         typer.Option(
@@ -40,16 +44,10 @@ def check(
             "own solutions are run, which must all pass.",
         ),
     ] = None,
-    ks: Annotated[str, typer.Option("-k", metavar="K,K,...", help="For which k.")] = "1",
-    wall_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Time for each program, in seconds.")
-    ] = 10.0,
-    num_workers: Annotated[
-        int | None, typer.Option(min=1, help="Programs at a time; all cores by default.")
-    ] = None,
-    packages: Annotated[
-        bool, typer.Option("--packages", help="Let programs import what is installed here.")
-    ] = False,
+    ks: Ks = "1",
+    wall_seconds: WallSeconds = 10.0,
+    num_workers: NumWorkers = None,
+    packages: Packages = False,
 ) -> None:
     """Run solutions of programming problems in a sandbox, and print pass@k.
 
@@ -95,7 +93,7 @@ def check(
 
 
 def utility(
-    problems: Annotated[str, typer.Argument(metavar="PROBLEMS", help=_PROBLEMS)],
+    problems: Problems,
     real: Annotated[
         str,
         typer.Option("--real", metavar="PATH", help="Real code: .py files, .jsonl or .parquet."),
@@ -114,8 +112,8 @@ def utility(
     ] = None,
     tuned: Annotated[
         TunedPart, typer.Option("--tuned", help="All weights of the model, or adapters.")
-    ] = TunedPart.FULL,
-    ks: Annotated[str, typer.Option("-k", metavar="K,K,...", help="For which k.")] = "1",
+    ] = "full",
+    ks: Ks = "1",
     num_samples: Annotated[
         int | None, typer.Option(min=1, help="Solutions of each problem; the largest k by default.")
     ] = None,
@@ -128,15 +126,9 @@ def utility(
     ] = 500_000,
     lr: Annotated[float, typer.Option(min=0.0, help="Learning rate of AdamW.")] = 1e-4,
     num_seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models of each corpus.")] = 1,
-    wall_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Time for each program, in seconds.")
-    ] = 10.0,
-    num_workers: Annotated[
-        int | None, typer.Option(min=1, help="Programs at a time; all cores by default.")
-    ] = None,
-    packages: Annotated[
-        bool, typer.Option("--packages", help="Let programs import what is installed here.")
-    ] = False,
+    wall_seconds: WallSeconds = 10.0,
+    num_workers: NumWorkers = None,
+    packages: Packages = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")
     ] = "auto",
@@ -188,7 +180,7 @@ def utility(
         known,
         real_texts,
         made_texts,
-        PretrainedSpec(model, training=tuned.value),
+        PretrainedSpec(model, training=tuned),
         choose_compute(device),
         options,
         progress=Progress(start_output(headings=False)),

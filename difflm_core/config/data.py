@@ -111,7 +111,8 @@ class CodecConfig(Section):
         default=512,
         ge=8,
         description="Longest document or piece of code, in tokens. Longer ones are left out of the "
-        "training, and counted; generation ends there.",
+        "training, and counted. What is written ends there too, or at one and a half times the "
+        "longest document of a sample.",
     )
     document_vocab_size: int = Field(
         default=4096,

@@ -6,8 +6,9 @@ Shape legend: B batch, T tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from re import Pattern
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from difflm_core.device import Compute, autocast
 from difflm_core.errors import ConfigError
+from difflm_core.progress import SILENT, Progress
 from difflm_core.seeds import numpy_generator, seed_of
 from difflm_core.vae.pretrained import PretrainedSpec, load_language_model
 
@@ -91,27 +93,26 @@ class CodeModel:
         self._end = int(self._tokenizer.eos_token_id)
         self._longest = getattr(self._model.config, "max_position_embeddings", None) or 2048
 
-    def count_steps(self, texts: Sequence[str], options: TuningOptions) -> int:
-        """Steps of `tune` on these texts."""
-        lengths = [len(ids) for ids in self._documents(texts, options)]
-        per_step = min(options.batch_rows, len(lengths)) * sum(lengths) / len(lengths)
-        return max(1, round(options.max_tokens / per_step))
-
     def tune(
         self,
         texts: Sequence[str],
         options: TuningOptions,
-        on_step: Callable[[Tensor], None] = lambda loss: None,
+        *,
+        title: str = "Tuning",
+        progress: Progress = SILENT,
     ) -> None:
         """Fine-tune on texts, in place.
 
         Args:
             texts: Documents, each read by itself, from its beginning to its end.
             options: For how long, and how.
-            on_step: Called with the loss of each step, in nats per token.
+            title: Of the progress bar.
+            progress: Told about the steps, and the loss in nats per token.
         """
-        documents = self._documents(texts, options)
-        steps = self.count_steps(texts, options)
+        documents = [self._document(text, options.longest) for text in texts]
+        batch_rows = min(options.batch_rows, len(documents))
+        tokens_per_step = batch_rows * sum(map(len, documents)) / len(documents)
+        steps = max(1, round(options.max_tokens / tokens_per_step))
         trained = [p for p in self._model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=0.0)
         warmup = max(1, round(WARMUP_SHARE * steps))
@@ -120,17 +121,16 @@ class CodeModel:
         )
         self._model.train()
         torch.manual_seed(seed_of(self._seed, "dropout"))
-        for _, batch in zip(
-            range(steps), self._batches(documents, options.batch_rows), strict=False
-        ):
-            ids_BT, labels_BT = self._padded(batch, [0] * len(batch))
-            loss = self._nll(ids_BT, labels_BT).sum() / (labels_BT != _IGNORED).sum()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            on_step(loss.detach())
+        with progress.track(title, total=steps, unit="steps") as bar:
+            for batch in islice(self._batches(documents, batch_rows), steps):
+                ids_BT, labels_BT = self._padded(batch, [0] * len(batch))
+                loss = self._nll(ids_BT, labels_BT).sum() / (labels_BT != _IGNORED).sum()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+                bar.advance(1, loss=loss.detach())
         self._model.eval()
 
     @torch.inference_mode()
@@ -156,7 +156,8 @@ class CodeModel:
         prompts: Sequence[str],
         ends: Sequence[Pattern[str]],
         options: WritingOptions,
-        on_written: Callable[[int], None] = lambda count: None,
+        *,
+        progress: Progress = SILENT,
     ) -> list[list[str]]:
         """Completions of each prompt, `options.num_samples` of them.
 
@@ -164,20 +165,21 @@ class CodeModel:
             prompts: What the model reads; of a longer one than it can read, the last part.
             ends: What ends a completion, for each prompt; searched for in what was written.
             options: How they are drawn.
-            on_written: Called with the number of completions that were written just now.
+            progress: Told how many are written.
         """
         self._model.eval()
         starts = [self._start(_cut(prompt)[0]) for prompt in prompts]
         asked = [index for index in range(len(prompts)) for _ in range(options.num_samples)]
         asked.sort(key=lambda index: len(starts[index]))
         found: list[list[str]] = [[] for _ in prompts]
-        for number, begin in enumerate(range(0, len(asked), options.batch_rows)):
-            part = asked[begin : begin + options.batch_rows]
-            torch.manual_seed(seed_of(self._seed, "complete", number))
-            texts = self._write([starts[i] for i in part], [ends[i] for i in part], options)
-            for index, text in zip(part, texts, strict=True):
-                found[index].append(text)
-            on_written(len(part))
+        with progress.track("Writing solutions", total=len(asked), unit="solutions") as bar:
+            for number, begin in enumerate(range(0, len(asked), options.batch_rows)):
+                part = asked[begin : begin + options.batch_rows]
+                torch.manual_seed(seed_of(self._seed, "complete", number))
+                texts = self._write([starts[i] for i in part], [ends[i] for i in part], options)
+                for index, text in zip(part, texts, strict=True):
+                    found[index].append(text)
+                bar.advance(len(part))
         return found
 
     @torch.inference_mode()
@@ -238,17 +240,16 @@ class CodeModel:
         return torch.tensor(ids), torch.tensor(labels)
 
     def _batches(self, documents: Sequence[list[int]], rows: int) -> Iterator[list[list[int]]]:
-        """Shuffled batches without end, each pass in another order."""
+        """Shuffled batches of `rows` documents, without end; each pass in another order."""
         number = 0
         while True:
             order = numpy_generator(self._seed, "tuning", number).permutation(len(documents))
-            for begin in range(0, max(1, len(order) - rows + 1), rows):
+            for begin in range(0, len(order) - rows + 1, rows):
                 yield [documents[i] for i in order[begin : begin + rows]]
             number += 1
 
-    def _documents(self, texts: Sequence[str], options: TuningOptions) -> list[list[int]]:
-        longest = min(options.longest, self._longest)
-        return [[*self._start(text), self._end][:longest] for text in texts]
+    def _document(self, text: str, longest: int) -> list[int]:
+        return [*self._start(text), self._end][: min(longest, self._longest)]
 
     def _start(self, text: str) -> list[int]:
         """Tokens of a text at its beginning: behind the model's start token, if it has one."""

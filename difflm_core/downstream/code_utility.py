@@ -17,7 +17,7 @@ from difflm_core.evaluation.execution.pass_at_k import (
 )
 from difflm_core.evaluation.execution.problems import Problem, end_of_solution, trim_solution
 from difflm_core.progress import SILENT, Progress
-from difflm_core.sandbox import Limits
+from difflm_core.sandbox import Limits, require_sandbox
 from difflm_core.seeds import numpy_generator
 from difflm_core.vae.pretrained import PretrainedSpec
 
@@ -112,6 +112,7 @@ def measure_code_utility(
         ConfigError: the model cannot be had.
         StageError: programs cannot be confined on this machine.
     """
+    require_sandbox()  # before anything is trained
     for name, texts in (("real", real), ("synthetic", synthetic)):
         if not texts:
             raise DataError(f"The {name} corpus has no documents; expected at least one.")
@@ -122,7 +123,8 @@ def measure_code_utility(
         for seed in range(options.seed, options.seed + options.num_seeds):
             tuned = CodeModel(model, compute, seed=seed)
             if texts:
-                _tune(tuned, name, texts, options.tuning, progress)
+                title = f"Tuning on {name} code"
+                tuned.tune(texts, options.tuning, title=title, progress=progress)
             bits.append(_solution_bits(tuned, problems))
             solutions += _solve(tuned, problems, options.writing, progress)
         with progress.track("Running programs", total=len(solutions), unit="programs") as bar:
@@ -160,14 +162,6 @@ def _some(texts: Sequence[str], count: int, seed: int, purpose: str) -> list[str
     return [texts[int(index)] for index in order[:count]]
 
 
-def _tune(
-    tuned: CodeModel, name: str, texts: Sequence[str], tuning: TuningOptions, progress: Progress
-) -> None:
-    total = tuned.count_steps(texts, tuning)
-    with progress.track(f"Tuning on {name} code", total=total, unit="steps") as bar:
-        tuned.tune(texts, tuning, lambda loss: bar.advance(1, loss=loss))
-
-
 def _solution_bits(tuned: CodeModel, problems: Sequence[Problem]) -> float:
     return tuned.bits_per_character(
         [problem.prompt for problem in problems],
@@ -178,14 +172,12 @@ def _solution_bits(tuned: CodeModel, problems: Sequence[Problem]) -> float:
 def _solve(
     tuned: CodeModel, problems: Sequence[Problem], writing: WritingOptions, progress: Progress
 ) -> list[Solution]:
-    total = len(problems) * writing.num_samples
-    with progress.track("Writing solutions", total=total, unit="solutions") as bar:
-        written = tuned.complete(
-            [problem.prompt for problem in problems],
-            [end_of_solution(problem) for problem in problems],
-            writing,
-            bar.advance,
-        )
+    written = tuned.complete(
+        [problem.prompt for problem in problems],
+        [end_of_solution(problem) for problem in problems],
+        writing,
+        progress=progress,
+    )
     return [
         Solution(problem.task_id, trim_solution(problem, text))
         for problem, texts in zip(problems, written, strict=True)

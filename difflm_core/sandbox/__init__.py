@@ -4,6 +4,13 @@ A program runs in a process of its own, which gives up what it does not need bef
 begins: see `confinement.py` for how, and docs/code.md for what that protects against.
 """
 
-from difflm_core.sandbox.programs import Limits, Outcome, Verdict, run_program, run_programs
+from difflm_core.sandbox.programs import (
+    Limits,
+    Outcome,
+    Verdict,
+    require_sandbox,
+    run_program,
+    run_programs,
+)
 
-__all__ = ["Limits", "Outcome", "Verdict", "run_program", "run_programs"]
+__all__ = ["Limits", "Outcome", "Verdict", "require_sandbox", "run_program", "run_programs"]

@@ -15,15 +15,13 @@ from difflm_core.downstream.code_utility import (
     measure_code_utility,
     num_leaked,
 )
-from difflm_core.errors import ConfigError, DataError
+from difflm_core.errors import ConfigError, DataError, StageError
 from difflm_core.evaluation.execution.problems import Problem, read_problems
-from difflm_core.sandbox.confinement import missing_features
+from difflm_core.sandbox import confinement
 from difflm_core.vae.pretrained import PretrainedSpec
+from tests.confined import needs_sandbox
 from tests.pretrained import make_language_model
 
-needs_sandbox = pytest.mark.skipif(
-    bool(missing_features()), reason=f"needs {', '.join(missing_features())}"
-)
 NAMES = ("half", "count", "swap", "walk", "read", "close", "paint", "send", "keep", "join")
 # Real code gives back its argument; what is generated gives back nothing.
 REAL = [f"def {name}_{i}(x):\n    return x\n" for name in NAMES for i in range(4)]
@@ -144,6 +142,15 @@ def test_a_solution_in_the_corpus_is_told():
     assert num_leaked(problems, []) == 0
 
 
+def test_nothing_is_trained_where_nothing_can_be_run(folder, monkeypatch):
+    monkeypatch.setattr(confinement, "missing_features", lambda: ["Landlock"])
+    monkeypatch.setattr(CodeModel, "__init__", None)
+    spec = PretrainedSpec(str(folder), training="full")
+    with pytest.raises(StageError, match="lacks Landlock"):
+        measure_code_utility(PROBLEMS, REAL, WORTHLESS, spec, CPU, UtilityOptions())
+
+
+@needs_sandbox
 def test_what_is_missing_is_told(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"--model = .*nowhere.*: the model cannot be loaded"):
         CodeModel(PretrainedSpec(str(tmp_path / "nowhere"), training="full"), CPU, seed=0)

@@ -12,11 +12,9 @@ import psutil
 import pytest
 
 from difflm_core.sandbox import Limits, run_program, run_programs
-from difflm_core.sandbox.confinement import missing_features
+from tests.confined import needs_sandbox
 
-pytestmark = pytest.mark.skipif(
-    bool(missing_features()), reason=f"needs {', '.join(missing_features())}"
-)
+pytestmark = needs_sandbox
 
 LIMITS = Limits(wall_seconds=1.5, cpu_seconds=1, memory_bytes=256 << 20, file_bytes=1 << 20)
 

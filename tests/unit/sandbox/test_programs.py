@@ -4,11 +4,7 @@ import pytest
 
 from difflm_core.errors import StageError
 from difflm_core.sandbox import Limits, confinement, run_program, run_programs
-from difflm_core.sandbox.confinement import missing_features
-
-needs_sandbox = pytest.mark.skipif(
-    bool(missing_features()), reason=f"needs {', '.join(missing_features())}"
-)
+from tests.confined import needs_sandbox
 
 
 @needs_sandbox

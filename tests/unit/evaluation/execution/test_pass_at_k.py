@@ -12,11 +12,8 @@ from difflm_core.evaluation.execution.pass_at_k import (
     pass_at_k,
 )
 from difflm_core.evaluation.execution.problems import Problem
-from difflm_core.sandbox.confinement import missing_features
+from tests.confined import needs_sandbox
 
-needs_sandbox = pytest.mark.skipif(
-    bool(missing_features()), reason=f"needs {', '.join(missing_features())}"
-)
 DOUBLE = Problem("double", "def double(x):\n", "    return 2 * x\n", "assert double(3) == 6", True)
 THREE = Problem("three", "", "def three():\n    return 3\n", "assert three() == 3", False)
 

@@ -20,11 +20,8 @@ from difflm_core.evaluation.execution.problems import (
     trim_solution,
 )
 from difflm_core.sandbox import Limits
-from difflm_core.sandbox.confinement import missing_features
+from tests.confined import needs_sandbox
 
-needs_sandbox = pytest.mark.skipif(
-    bool(missing_features()), reason=f"needs {', '.join(missing_features())}"
-)
 # A problem of each set, in the form in which its authors publish it.
 HUMANEVAL = {
     "task_id": "Ours/0",
