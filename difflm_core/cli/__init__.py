@@ -101,8 +101,8 @@ def build_app() -> typer.Typer:
         utility,
         "difflm code utility HumanEval.jsonl.gz --model models/small --real src/ "
         "--synthetic runs/code",
-        "difflm code utility mbpp.jsonl --model models/small --tuned lora -k 1,10 --real code.jsonl "
-        "--synthetic made.parquet",
+        "difflm code utility mbpp.jsonl --model models/small --tuned lora -k 1,10 "
+        "--real code.jsonl --synthetic made.parquet",
     )
     app.add_typer(code, name="code")
     tools = command_group("Descriptions of tools in the forms of several collections.")
