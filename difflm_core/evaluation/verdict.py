@@ -62,10 +62,16 @@ def _headline(quality: str, safety: str, num_invalid: int) -> str:
         BAD: "gives away training rows",
         UNKNOWN: "its privacy could not be measured",
     }[safety]
-    joint = "but" if rank(quality) != rank(safety) and UNKNOWN not in (quality, safety) else "and"
     rows = "row breaks" if num_invalid == 1 else "rows break"
     end = f"; {num_invalid:,} {rows} the schema." if num_invalid else "."
-    return f"{first}, {joint} {second}{end}"
+    return f"{first}, {conjunction(quality, safety)} {second}{end}"
+
+
+def conjunction(quality: str, safety: str) -> str:
+    """The word between both halves of a headline: only what is good speaks against what is not."""
+    if UNKNOWN in (quality, safety):
+        return "and"
+    return "but" if (quality == GOOD) != (safety == GOOD) else "and"
 
 
 def rank(light: str) -> int:

@@ -16,9 +16,9 @@ from difflm_core.evaluation.verdict import (
     FAIR,
     GOOD,
     UNKNOWN,
+    conjunction,
     grade,
     missing_finding,
-    rank,
     shape_finding,
     worst,
 )
@@ -58,10 +58,9 @@ def _headline(quality: str, safety: str, validity: DocumentValidity) -> str:
         BAD: "give away training documents",
         UNKNOWN: "their privacy could not be measured",
     }[safety]
-    joint = "but" if rank(quality) != rank(safety) and UNKNOWN not in (quality, safety) else "and"
     what = "documents are" if validity.num_invalid != 1 else "document is"
     end = f"; {validity.num_invalid:,} {what} invalid." if validity.num_invalid else "."
-    return f"{first}, {joint} {second}{end}"
+    return f"{first}, {conjunction(quality, safety)} {second}{end}"
 
 
 def _language(found: LanguageUsefulness | NotComputed) -> Finding:

@@ -117,6 +117,8 @@ def test_headlines_join_quality_and_privacy() -> None:
     assert copied.endswith("very close to the real ones, but give away training documents.")
     differing = judge(detection=TextDetection(0.99, 0.0, 0.5)).headline
     assert "differ clearly from the real ones, but do not copy" in differing
+    both = judge(detection=TextDetection(0.99, 0.0, 0.5), **repeated(copy_rate=0.5)).headline
+    assert "differ clearly from the real ones, and give away training documents" in both
     one = judge(validity=DocumentValidity(1, {}, {}, 1000)).headline
     assert one.endswith("; 1 document is invalid.")
     many = judge(validity=DocumentValidity(1200, {}, {}, 2000)).headline
