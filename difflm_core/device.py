@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -10,6 +13,9 @@ import torch
 from difflm_core.errors import ConfigError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Less is no reason to round more, and might be chance.
+WORTHWHILE_SPEEDUP = 1.25
+SPEED_ROUNDS = 7
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type called `name`; `auto` takes bfloat16 where the processor multiplies it natively.
-
-    Elsewhere bfloat16 is emulated, and several times slower than float32.
+    """The type called `name`; `auto` takes bfloat16 where matrices are multiplied faster in it.
 
     Raises:
         ConfigError: there is no such precision.
     """
     if name == "auto":
-        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+        return torch.bfloat16 if _is_bfloat16_faster(device) else torch.float32
     if name not in PRECISIONS:
         raise ConfigError(f"precision {name!r}: expected auto, {' or '.join(PRECISIONS)}.")
     return PRECISIONS[name]
@@ -69,10 +73,33 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def _is_bfloat16_faster(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    if device.type != "cpu" or not torch.cpu.get_capabilities().get("avx512_bf16", False):
+        return False  # emulated, and several times slower
+    return _bfloat16_speedup() > WORTHWHILE_SPEEDUP
+
+
+@functools.cache
+def _bfloat16_speedup() -> float:
+    """How many times faster a product of the size of small models is in bfloat16, in 20 ms.
+
+    Measured, because that a processor has the instructions does not say so: they are four times as
+    fast as float32 on some and half as fast on others (docs/adr/0015).
+    """
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    with torch.inference_mode():
+        for _ in range(SPEED_ROUNDS):
+            for dtype, best in seconds.items():
+                rows, weights = (
+                    torch.ones(256, 256, dtype=dtype),
+                    torch.ones(1024, 256, dtype=dtype),
+                )
+                begun = time.perf_counter()
+                torch.nn.functional.linear(rows, weights)
+                seconds[dtype] = min(best, time.perf_counter() - begun)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
 def _num_mps() -> int:

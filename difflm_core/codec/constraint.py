@@ -5,7 +5,7 @@ in the order of `properties`, strings in the spelling that `json.dumps` gives th
 grammar of Python (`python_grammar.py`). What no grammar of that kind can say is checked afterwards
 (`document_checks.py`), such as that no key stands twice in a map.
 
-Shape legend: B batch, V vocabulary.
+Shape legend: B batch, R some rows of it, V vocabulary, W bytes with a bit for each token.
 """
 
 from __future__ import annotations
@@ -105,26 +105,42 @@ class ConstrainedRows:
         self._executor = llguidance.LLExecutor(num_threads=1)
         self._bits = bitmasks.allocate_token_bitmask(len(matchers), constraint.vocab_size)
 
-    def allowed(self) -> npt.NDArray[np.bool_]:
-        """Mask [B, V] of the tokens that may come next; after the end, the end alone."""
-        bits = self._bits[: len(self._matchers)]
-        bits.fill(0)
-        pairs = [(matcher, row) for row, matcher in enumerate(self._matchers)]
-        bitmasks.fill_next_token_bitmask_par(self._executor, pairs, bits)
-        unpacked = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")
-        allowed_BV = unpacked[:, : self._constraint.vocab_size].view(np.bool_)
-        stuck_B = ~bits.any(axis=1)
-        if stuck_B.any():
-            # It ends here, is found to be invalid, and is tried again with a new matcher.
-            allowed_BV[stuck_B, self._constraint.end] = True
-            self._constraint.forget()
-        return allowed_BV
+    def try_accept(self, ids_B: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Go on with these tokens where the grammar allows them; tells where it does, shape [B].
 
-    def accept(self, ids_B: npt.NDArray[np.integer]) -> None:
-        """Go on with the tokens that were drawn."""
-        for matcher, token in zip(self._matchers, ids_B.tolist(), strict=True):
-            if not matcher.is_stopped():
-                matcher.consume_token(token)
+        After the end, it allows the end alone.
+        """
+        end, known = self._constraint.end, self._constraint.vocab_size  # a model may score more
+
+        def goes_on(matcher: llguidance.LLMatcher, token: int) -> bool:
+            if matcher.is_stopped():
+                return token == end
+            return token < known and matcher.try_consume_tokens([token]) == 1
+
+        return np.array([*map(goes_on, self._matchers, ids_B.tolist())])
+
+    def allowed(self, index_R: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+        """Tokens that may come next in some of the documents: a bit of each, lowest first.
+
+        After the end, the end alone. The array [R, W] is overwritten by the next call.
+        """
+        bits = self._bits[: len(index_R)]
+        bits.fill(0)
+        pairs = [(self._matchers[row], place) for place, row in enumerate(index_R.tolist())]
+        bitmasks.fill_next_token_bitmask_par(self._executor, pairs, bits)
+        bytes_RW = bits.view(np.uint8)
+        stuck_R = ~bits.any(axis=1)
+        if stuck_R.any():
+            # It ends here, is found to be invalid, and is tried again with a new matcher.
+            bytes_RW[stuck_R, self._constraint.end // 8] = 1 << self._constraint.end % 8
+            self._constraint.forget()
+        return bytes_RW
+
+    def accept(self, ids_R: npt.NDArray[np.integer], index_R: npt.NDArray[np.integer]) -> None:
+        """Go on with tokens that are allowed, in some of the documents."""
+        for row, token in zip(index_R.tolist(), ids_R.tolist(), strict=True):
+            if not self._matchers[row].is_stopped():
+                self._matchers[row].consume_token(token)
 
     def select(self, index_B: npt.NDArray[np.integer]) -> None:
         """Only keep these documents."""

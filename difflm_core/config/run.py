@@ -48,9 +48,9 @@ class RuntimeConfig(Section):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Type in which the text-VAE multiplies matrices. auto: bfloat16 where the "
-        "processor does so natively, which is about twice as fast, else float32. Each gives "
-        "other rows for a seed, of equal quality.",
+        description="Type in which the text-VAE multiplies matrices. auto: bfloat16 where this "
+        "machine is faster in it, else float32. Each gives other rows for a seed, of equal "
+        "quality.",
     )
     zero_stage: int = Field(
         default=0,

@@ -4,18 +4,20 @@ Every row draws its tokens with uniform numbers of its own, so a document depend
 its place alone, whatever others end earlier or later. Rows that have ended leave the batch once
 they are many enough to be worth it.
 
-Shape legend: B batch, T tokens, V vocabulary, D latent, E width, N positions of one call.
+Shape legend: B batch, R rows at once, T tokens, V vocabulary, W bytes with a bit for each token,
+D latent, E width, N positions of one call or blocks of tokens.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
@@ -27,8 +29,13 @@ from difflm_core.vae.document_decoder import DocumentDecoder
 
 # Rows that have ended are carried along until they are this share of the batch.
 ENDED_SHARE = 0.25
-# Positions that a cache reserves at first; it doubles when they are used up.
-FIRST_POSITIONS = 64
+# Positions that a cache reserves at first, if so many may come; it doubles when they are used up.
+# On a CPU, what is reserved takes no memory before it is written.
+MOST_RESERVED = 1024
+# Scores that are turned into tokens at once on a CPU: a megabyte.
+SCORES_AT_ONCE = 2**18
+# Tokens whose probabilities are summed before one of them is looked for.
+BLOCK_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class DocumentSampling:
 def decode_documents(
     decoder: DocumentDecoder,
     z_BD: Tensor | None,
-    uniform_BT: Tensor,
+    uniform_BT2: Tensor,
     sampling: DocumentSampling,
     *,
     rows: ConstrainedRows | None = None,
@@ -64,7 +71,8 @@ def decode_documents(
     Args:
         decoder: The language model; in eval mode.
         z_BD: Latents; None samples the language model alone.
-        uniform_BT: Numbers in [0, 1) that decide each row's tokens, T at least `max_tokens`.
+        uniform_BT2: Numbers in [0, 1) that decide each row's tokens, T at least `max_tokens`; the
+            second of a pair decides where the grammar refuses what the first gave.
         sampling: How tokens are drawn.
         rows: What a grammar allows; None: everything.
         prompts: Token ids that each document begins with, as conditions do; they are not in the
@@ -74,11 +82,11 @@ def decode_documents(
     Returns:
         Token ids of each document; one that ends does so with a token of `end`.
     """
-    batch = len(uniform_BT)
+    batch = len(uniform_BT2)
     written: list[list[int]] = [[] for _ in range(batch)]
-    state = _Rows(decoder, z_BD, batch, prompts)
+    state = _Rows(decoder, z_BD, batch, prompts, sampling.max_tokens)
     device = state.inputs_BNE.device
-    uniform_BT = uniform_BT.to(device)
+    uniform_BT2 = uniform_BT2.to(device)
     ends = torch.tensor(sampling.end, device=device)
     places_B = torch.arange(batch, device=device)
     ended_B = torch.zeros(batch, dtype=torch.bool, device=device)
@@ -86,9 +94,10 @@ def decode_documents(
         if between_steps is not None:
             between_steps()
         logits_BV = decoder.logits(state.advance()).float()
+        uniform_B2 = uniform_BT2[places_B, step]
+        ids_B = draw_tokens(logits_BV, uniform_B2[:, 0], sampling)
         if rows is not None:
-            logits_BV = forbid(logits_BV, rows.allowed())
-        ids_B = draw_tokens(logits_BV, uniform_BT[places_B, step], sampling)
+            _redraw_refused(ids_B, ended_B, rows, logits_BV, uniform_B2[:, 1], sampling)
         live = (~ended_B).tolist()
         places, ids = places_B.tolist(), ids_B.tolist()
         for index, place in enumerate(places):
@@ -98,8 +107,6 @@ def decode_documents(
         num_ended = int(ended_B.sum())
         if num_ended == len(places):
             break
-        if rows is not None:
-            rows.accept(ids_B.cpu().numpy())
         if num_ended >= max(1, ENDED_SHARE * len(places)):
             kept_B = (~ended_B).nonzero()[:, 0]
             state.select(kept_B)
@@ -110,27 +117,107 @@ def decode_documents(
     return written
 
 
-def forbid(logits_BV: Tensor, allowed_BV: npt.NDArray[np.bool_]) -> Tensor:
-    """Minus infinity where a token is not allowed; a model may score more tokens than there are."""
-    allowed = torch.from_numpy(allowed_BV).to(logits_BV.device)
-    missing = logits_BV.shape[1] - allowed.shape[1]
-    if missing:
-        allowed = torch.nn.functional.pad(allowed, (0, missing), value=False)
-    return logits_BV.masked_fill(~allowed, float("-inf"))
+def _redraw_refused(
+    ids_B: Tensor,
+    ended_B: Tensor,
+    rows: ConstrainedRows,
+    logits_BV: Tensor,
+    uniform_B: Tensor,
+    sampling: DocumentSampling,
+) -> None:
+    """Go on with the tokens that the grammar allows, and put others in place of those it refuses.
+
+    A first draw p that is kept where it is allowed, with probability A, and else replaced by one
+    among the allowed, p / A, gives p + (1 - A) p / A = p / A: the same as drawing among the allowed
+    at once. But all that is allowed need only be known where a draw is refused, which is rare once
+    a model has learned the documents; to try a token takes a tenth of the time.
+    """
+    refused_B = ~rows.try_accept(ids_B.cpu().numpy()) & ~ended_B.cpu().numpy()
+    refused_R = np.flatnonzero(refused_B)
+    if not len(refused_R):
+        return
+    index_R = torch.from_numpy(refused_R).to(ids_B.device)
+    allowed_RW = torch.from_numpy(rows.allowed(refused_R)).to(ids_B.device)
+    drawn_R = draw_tokens(logits_BV[index_R], uniform_B[index_R], sampling, allowed_RW)
+    rows.accept(drawn_R.cpu().numpy(), refused_R)
+    ids_B[index_R] = drawn_R
 
 
-def draw_tokens(logits_BV: Tensor, uniform_B: Tensor, sampling: DocumentSampling) -> Tensor:
-    """One token of each row, by inversion of its cumulative distribution; shape [B]."""
-    temperature = max(sampling.temperature, MIN_TEMPERATURE)
-    probabilities_BV = torch.softmax(logits_BV / temperature, dim=1)
-    if sampling.top_p < 1:
-        top_p_B1 = torch.full_like(probabilities_BV[:, :1], sampling.top_p)
-        probabilities_BV = nucleus(probabilities_BV, top_p_B1)
-    cumulative_BV = probabilities_BV.cumsum(dim=1)
-    # A little below the sum, so that rounding never reaches tokens of probability zero.
-    target_B1 = (uniform_B[:, None] * cumulative_BV[:, -1:]).clamp(max=1 - 1e-6)
-    target_B1 = torch.minimum(target_B1, cumulative_BV[:, -1:] * (1 - 1e-6))
-    return torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
+def draw_tokens(
+    logits_BV: Tensor,
+    uniform_B: Tensor,
+    sampling: DocumentSampling,
+    allowed_BW: Tensor | None = None,
+) -> Tensor:
+    """One token of each row, by inversion of its cumulative distribution; shape [B].
+
+    Args:
+        logits_BV: Scores; those of forbidden tokens are overwritten.
+        uniform_B: Numbers in [0, 1).
+        sampling: How tokens are drawn.
+        allowed_BW: Bits of the tokens that may be drawn, as `ConstrainedRows.allowed` gives them;
+            a model may score more tokens than there are. None: all.
+    """
+    num_rows = len(logits_BV)
+    if logits_BV.device.type == "cpu":
+        # A few rows at a time: what lies between stays in the processor's cache.
+        num_rows = max(1, SCORES_AT_ONCE // logits_BV.shape[1])
+    drawn: list[Tensor] = []
+    for begin in range(0, len(logits_BV), num_rows):
+        part = slice(begin, begin + num_rows)
+        logits_RV = logits_BV[part]
+        if allowed_BW is not None:
+            forbid_(logits_RV, allowed_BW[part])
+        if sampling.temperature != 1:
+            logits_RV = logits_RV / max(sampling.temperature, MIN_TEMPERATURE)
+        probabilities_RV = torch.softmax(logits_RV, dim=1)
+        if sampling.top_p < 1:
+            top_p_R1 = torch.full_like(probabilities_RV[:, :1], sampling.top_p)
+            probabilities_RV = nucleus(probabilities_RV, top_p_R1)
+        drawn.append(_invert(probabilities_RV, uniform_B[part]))
+    return torch.cat(drawn)
+
+
+def forbid_(logits_BV: Tensor, allowed_BW: Tensor) -> None:
+    """Set to minus infinity, in place, the scores of tokens without a bit.
+
+    Each byte of bits is looked up as eight numbers to add, which needs no branch for a score.
+    """
+    num_known = min(logits_BV.shape[1], 8 * allowed_BW.shape[1])
+    penalty_BV = F.embedding(allowed_BW.int(), _penalties(logits_BV.device)).flatten(1)
+    logits_BV[:, :num_known] += penalty_BV[:, :num_known]
+    logits_BV[:, num_known:] = -torch.inf
+
+
+@functools.cache
+def _penalties(device: torch.device) -> Tensor:
+    """For each byte, 0 where a bit is set and minus infinity elsewhere; shape [256, 8]."""
+    bits = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device) & 1
+    return torch.zeros(256, 8, device=device).masked_fill(bits == 0, -torch.inf)
+
+
+def _invert(probabilities_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """The first tokens up to which there is more than a share of all probability; shape [B].
+
+    Blocks of tokens are summed first, and only one block is looked through.
+    """
+    padded_BV = F.pad(probabilities_BV, (0, -probabilities_BV.shape[1] % BLOCK_TOKENS))
+    blocks_BNS = padded_BV.unflatten(1, (-1, BLOCK_TOKENS))
+    block_B, share_B = _pick(blocks_BNS.sum(dim=2), uniform_B)
+    rows_B = torch.arange(len(block_B), device=block_B.device)
+    token_B, _ = _pick(blocks_BNS[rows_B, block_B], share_B)
+    return block_B * BLOCK_TOKENS + token_B
+
+
+def _pick(masses_BN: Tensor, share_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the sum of masses passes a share of the whole, and the share of that mass it leaves."""
+    reached_BN = masses_BN.cumsum(dim=1)
+    # A little below the whole, so that rounding never reaches a mass of zero.
+    target_B1 = share_B[:, None].clamp(0, 1 - 1e-6) * reached_BN[:, -1:]
+    index_B1 = torch.searchsorted(reached_BN, target_B1, right=True)
+    mass_B1 = masses_BN.gather(1, index_B1)
+    before_B1 = reached_BN.gather(1, index_B1) - mass_B1
+    return index_B1[:, 0], ((target_B1 - before_B1) / mass_B1)[:, 0]
 
 
 class _Rows:
@@ -142,11 +229,14 @@ class _Rows:
         z_BD: Tensor | None,
         batch: int,
         prompts: Sequence[Sequence[int]] | None,
+        max_tokens: int,
     ) -> None:
+        longest = max((len(prompt) for prompt in prompts or ()), default=0)
+        positions = decoder.num_before + longest + max_tokens
         self._decoder = decoder
         device = decoder.injector.null_prompts.device
         self._z_BD = None if z_BD is None else z_BD.to(device)
-        self._cache = _start_cache(decoder, self._z_BD, batch)
+        self._cache = _start_cache(decoder, self._z_BD, batch, positions)
         self._position = 0
         self._mask_BN: Tensor | None = None
         self.inputs_BNE = decoder.start(self._z_BD, batch)
@@ -198,12 +288,15 @@ class _Rows:
             self._mask_BN = self._mask_BN[index_B]
 
 
-def _start_cache(decoder: DocumentDecoder, z_BD: Tensor | None, batch: int) -> Cache:
+def _start_cache(
+    decoder: DocumentDecoder, z_BD: Tensor | None, batch: int, positions: int
+) -> Cache:
     config: Any = decoder.language_model.config
     num_layers = config.get_text_config().num_hidden_layers
     cache: Cache
     if config._attn_implementation == TIME_MAJOR:
-        cache = Cache(layers=[TimeMajorLayer(FIRST_POSITIONS) for _ in range(num_layers)])
+        length = min(decoder.injector.num_memories + positions, MOST_RESERVED)
+        cache = Cache(layers=[TimeMajorLayer(length) for _ in range(num_layers)])
     else:
         cache = DynamicCache(config=config)
     for index, (keys, values) in enumerate(decoder.injector.memories(z_BD, batch)):

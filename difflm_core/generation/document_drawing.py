@@ -34,13 +34,13 @@ class DocumentAttempt:
     """A try at the documents that a drawing lacks.
 
     Attributes:
-        uniform_BT: Decides their tokens.
+        uniform_BT2: Decides their tokens: a pair of numbers for each.
         noise_seed: Seed of the latents of a block.
         first: Index of the block's first latent.
         rows_B: Of the block's latents, those that are wanted.
     """
 
-    uniform_BT: Tensor
+    uniform_BT2: Tensor
     noise_seed: int
     first: int
     rows_B: Tensor
@@ -120,10 +120,10 @@ class DocumentDrawing:
         block.num_attempts += 1
         place = (block.begin, number)
         uniform = numpy_generator(options.seed, "documents", *place)
-        shape = (len(block.missing), self._codec.max_written)
+        shape = (len(block.missing), self._codec.max_written, 2)
         own = number < max(1, options.max_attempts // 2)
         return DocumentAttempt(
-            uniform_BT=torch.from_numpy(uniform.random(shape, dtype=np.float32)),
+            uniform_BT2=torch.from_numpy(uniform.random(shape, dtype=np.float32)),
             noise_seed=seed_of(options.seed, "latents", *(() if own else place)),
             first=block.begin if own else 0,
             rows_B=torch.from_numpy(block.missing),

@@ -27,6 +27,7 @@ class DocumentGenerator(SpanGenerator):
             latents: Where latents come from.
         """
         self.vae = vae.eval()
+        self.vae.decoder.lay_out_for_decoding()
         self.codec = codec
         self.latents = latents
 
@@ -60,7 +61,7 @@ class DocumentGenerator(SpanGenerator):
             written = decode_documents(
                 self.vae.decoder,
                 self.latents.latents(noise_BD),
-                attempt.uniform_BT,
+                attempt.uniform_BT2,
                 sampling,
                 rows=constraint.start(len(attempt.rows_B)) if constraint else None,
                 between_steps=between_slots,

@@ -120,4 +120,4 @@ class _Generate:
         return generate_shard
 
 
-STAGE = Stage(generate, version=4)
+STAGE = Stage(generate, version=5)

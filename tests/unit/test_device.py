@@ -3,22 +3,40 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from difflm_core import device
 from difflm_core.device import autocast, choose_precision
 from difflm_core.errors import ConfigError
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_takes_bfloat16_only_where_it_is_native(monkeypatch, native, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+@pytest.mark.parametrize(("speedup", "expected"), [(2.0, torch.bfloat16), (0.5, torch.float32)])
+def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, speedup, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: speedup)
     assert choose_precision("auto", CPU) is expected
 
 
-def test_a_processor_that_says_nothing_of_bfloat16_computes_in_float32(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+@pytest.mark.parametrize("capabilities", [{}, {"avx512_bf16": False}])
+def test_a_processor_that_emulates_bfloat16_computes_in_float32(monkeypatch, capabilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 2.0)
     assert choose_precision("auto", CPU) is torch.float32
     assert choose_precision("bfloat16", CPU) is torch.bfloat16
+
+
+@pytest.mark.parametrize(("slower", "expected"), [(torch.float32, 4), (torch.bfloat16, 1 / 4)])
+def test_the_speedup_is_the_ratio_of_the_fastest_products(monkeypatch, slower, expected):
+    clock = SimpleNamespace(now=0.0, products=0)
+
+    def linear(rows, weights):
+        clock.products += 1
+        disturbance = 100.0 if clock.products <= 4 else 0.0
+        clock.now += (4.0 if rows.dtype is slower else 1.0) + disturbance
+
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    assert device._bfloat16_speedup.__wrapped__() == pytest.approx(expected)
 
 
 def test_an_unknown_precision_is_named():

@@ -61,6 +61,13 @@ def tokenizer_for(schema):
     return train_tokenizer([texts], schema, vocab_size=400)
 
 
+def allowed_next(rows, count, constraint):
+    """Mask [count, V] of the tokens that may come next."""
+    bits = np.unpackbits(rows.allowed(np.arange(count)), axis=1, bitorder="little")
+    assert not bits[:, constraint.vocab_size :].any()
+    return bits[:, : constraint.vocab_size].astype(bool)
+
+
 def written(constraint, count, max_tokens=200, seed=0):
     """Random documents: tokens drawn uniformly among the allowed ones, ends preferred."""
     generator = np.random.default_rng(seed)
@@ -68,14 +75,14 @@ def written(constraint, count, max_tokens=200, seed=0):
     ids = [[] for _ in range(count)]
     places = np.arange(count)
     for _ in range(max_tokens):
-        allowed = rows.allowed()
+        allowed = allowed_next(rows, len(places), constraint)
         weights = allowed * generator.random(allowed.shape)
         weights[:, constraint.end] *= 3
         drawn = weights.argmax(axis=1)
         assert allowed[np.arange(len(drawn)), drawn].all()
         for place, token in zip(places, drawn.tolist(), strict=True):
             ids[place].append(token)
-        rows.accept(drawn)
+        assert rows.try_accept(drawn).all()
         kept = np.flatnonzero(drawn != constraint.end)
         if not len(kept):
             break
@@ -118,8 +125,8 @@ def test_after_the_end_only_the_end_is_allowed():
     constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
     rows = constraint.start(1)
     for token in tokenizer.encode("true", add_special_tokens=False).ids:
-        rows.accept(np.array([token]))
-    assert np.flatnonzero(rows.allowed()[0]).tolist() == [constraint.end]
+        assert rows.try_accept(np.array([token])).all()
+    assert np.flatnonzero(allowed_next(rows, 1, constraint)[0]).tolist() == [constraint.end]
 
 
 def test_rows_are_selected():
@@ -129,10 +136,33 @@ def test_rows_are_selected():
     rows = constraint.start(3)
     start = tokenizer.encode('{"a":"', add_special_tokens=False).ids
     for token in start:
-        rows.accept(np.array([token] * 3))
-    before = rows.allowed()
-    rows.select(np.array([2, 0]))
-    assert (rows.allowed() == before[[2, 0]]).all()
+        rows.try_accept(np.array([token] * 3))
+    quote, letter = (tokenizer.encode(text, add_special_tokens=False).ids[0] for text in '"x')
+    # A second quote ends a string of at least two characters too early.
+    assert rows.try_accept(np.array([letter, quote, letter])).tolist() == [True, False, True]
+    before = allowed_next(rows, 3, constraint)
+    assert (before[0] == before[2]).all()
+    assert not before[1][quote]
+    one = rows.allowed(np.array([1])).copy()
+    assert (one == rows.allowed(np.array([0, 1]))[1]).all()
+    rows.select(np.array([1, 0]))
+    assert (allowed_next(rows, 2, constraint) == before[[1, 0]]).all()
+
+
+def test_a_token_that_is_refused_changes_nothing():
+    schema = SCHEMAS["texts"]
+    tokenizer = tokenizer_for(schema)
+    constraint = Constraint(json_grammar(schema), tokenizer, end=tokenizer.token_to_id(END))
+    rows = constraint.start(1)
+    for token in tokenizer.encode('{"a":"xy"}', add_special_tokens=False).ids:
+        refused = [constraint.vocab_size + 5]
+        refused += np.flatnonzero(~allowed_next(rows, 1, constraint)[0])[:50].tolist()
+        for other in refused:
+            assert not rows.try_accept(np.array([other])).any()
+        assert rows.try_accept(np.array([token])).all()
+    assert rows.try_accept(np.array([constraint.end])).all()
+    assert rows.try_accept(np.array([constraint.end])).all()
+    assert not rows.try_accept(np.array([0])).any()
 
 
 def test_tokenizers_of_other_kinds_are_understood():

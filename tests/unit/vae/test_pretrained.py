@@ -90,7 +90,7 @@ def test_what_is_sampled_is_likely_as_scored(folder, mode, kind):
     torch.manual_seed(0)
     vae = awake(DocumentVae(size_of(decoder, mode=mode, prefix=(0, 5)), COMPUTE))
     z = torch.randn(6, 4)
-    uniform = torch.rand(6, 12, generator=torch.Generator().manual_seed(2))
+    uniform = torch.rand(6, 12, 2, generator=torch.Generator().manual_seed(2))
     sampling = DocumentSampling(max_tokens=12, end=(1,))
     written = decode_documents(vae.decoder, z, uniform, sampling)
     width = max(map(len, written))
@@ -101,13 +101,13 @@ def test_what_is_sampled_is_likely_as_scored(folder, mode, kind):
         for step, token in enumerate(tokens):
             cumulative = probabilities[row, step].cumsum(dim=0)
             low = float(cumulative[token] - probabilities[row, step, token])
-            assert low - 1e-4 <= float(uniform[row, step]) <= float(cumulative[token]) + 1e-4
+            assert low - 1e-4 <= float(uniform[row, step, 0]) <= float(cumulative[token]) + 1e-4
 
 
 def test_a_batch_writes_what_each_row_writes_alone(folder):
     vae = awake(DocumentVae(size_of(PretrainedSpec(str(folder)), prefix=(0,)), COMPUTE))
     z = torch.randn(8, 4)
-    uniform = torch.rand(8, 30, generator=torch.Generator().manual_seed(3))
+    uniform = torch.rand(8, 30, 2, generator=torch.Generator().manual_seed(3))
     sampling = DocumentSampling(max_tokens=30, end=(1, 7, 11, 13, 17, 19))
     together = decode_documents(vae.decoder, z, uniform, sampling)
     assert len({len(row) for row in together}) > 1  # rows end at different times
@@ -124,7 +124,7 @@ def test_prompts_of_different_lengths_share_a_batch(folder, attention, mode):
     vae = awake(DocumentVae(size_of(spec, mode=mode, prefix=(0,)), COMPUTE))
     z = torch.randn(3, 4)
     prompts = [[5, 6, 7, 8], [9], []]
-    uniform = torch.rand(3, 10, generator=torch.Generator().manual_seed(4))
+    uniform = torch.rand(3, 10, 2, generator=torch.Generator().manual_seed(4))
     sampling = DocumentSampling(max_tokens=10, end=(1,))
     together = decode_documents(vae.decoder, z, uniform, sampling, prompts=prompts)
     for row in range(3):
