@@ -1,8 +1,8 @@
-"""Batched sampling of documents: cached keys and values, masked tokens, rows that leave when done.
+"""Batched sampling of documents: cached keys and values, a grammar, rows that leave when done.
 
-Every row draws its tokens with uniform numbers of its own, so a document depends on its seed and
-its place alone, whatever others end earlier or later. Rows that have ended leave the batch once
-they are many enough to be worth it.
+Every row draws its tokens with uniform numbers of its own, a pair for each, so a document depends
+on its seed and its place alone, whatever others end earlier or later. Rows that have ended leave
+the batch once they are many enough to be worth it.
 
 Shape legend: B batch, R rows at once, T tokens, V vocabulary, W bytes with a bit for each token,
 D latent, E width, N positions of one call or blocks of tokens.
