@@ -162,7 +162,7 @@ def test_a_token_that_is_refused_changes_nothing():
         assert rows.try_accept(np.array([token])).all()
     assert rows.try_accept(np.array([constraint.end])).all()
     assert rows.try_accept(np.array([constraint.end])).all()
-    assert not rows.try_accept(np.array([0])).any()
+    assert not rows.try_accept(np.array([constraint.end + 1])).any()
 
 
 def test_tokenizers_of_other_kinds_are_understood():
